@@ -1,0 +1,225 @@
+import threading
+import time
+from random import Random
+
+import pytest
+
+from efv2_ros.pipeline import Pipeline
+
+SOON = 5.0  # seconds: only reached when something is broken
+
+
+class Sink:
+    """Collects what a pipeline delivers, and notices deliveries that overlap."""
+
+    def __init__(self):
+        self.items, self.outcomes = [], []
+        self._busy = threading.Lock()
+
+    def __call__(self, item, outcome, waited):
+        assert self._busy.acquire(blocking=False), "two deliveries at once"
+        assert waited >= 0
+        self.items.append(item)
+        self.outcomes.append(outcome)
+        self._busy.release()
+
+
+class Gate:
+    """Work that stands still until it is let through."""
+
+    def __init__(self):
+        self.entered = threading.Semaphore(0)
+        self.open = threading.Event()
+
+    def __call__(self, item):
+        self.entered.release()
+        assert self.open.wait(SOON)
+        return item
+
+
+@pytest.mark.parametrize("slots", [1, 2, 4])
+def test_all_delivers_everything_in_order(slots):
+    random = Random(slots)
+    sink = Sink()
+
+    def work(item):
+        time.sleep(random.random() * 0.002)  # later items often finish first
+        return -item
+
+    pipeline = Pipeline(work, sink, slots=slots, policy="all")
+    for item in range(300):
+        pipeline.submit(item)
+    assert pipeline.drain(SOON)
+    pipeline.close()
+    assert sink.items == list(range(300))
+    assert sink.outcomes == [-item for item in range(300)]
+
+
+def test_slots_work_side_by_side():
+    gate = Gate()
+    pipeline = Pipeline(gate, Sink(), slots=3, policy="all")
+    for item in range(3):
+        pipeline.submit(item)
+    for _ in range(3):
+        assert gate.entered.acquire(timeout=SOON)  # all three inside before any is let out
+    gate.open.set()
+    pipeline.close()
+
+
+def test_latest_keeps_the_newest_and_counts_the_rest():
+    gate, sink, superseded = Gate(), Sink(), []
+    pipeline = Pipeline(gate, sink, policy="latest", superseded=superseded.append)
+    pipeline.submit(0)
+    assert gate.entered.acquire(timeout=SOON)
+    for item in range(1, 10):
+        pipeline.submit(item)
+    gate.open.set()
+    assert pipeline.drain(SOON)
+    pipeline.close()
+    assert sink.items == [0, 9]
+    assert superseded == list(range(1, 9))
+
+
+def test_all_makes_the_producer_wait():
+    gate, sink = Gate(), Sink()
+    pipeline = Pipeline(gate, sink, slots=2, policy="all")
+    submitted = []
+
+    def produce():
+        for item in range(8):
+            pipeline.submit(item)
+            submitted.append(item)
+
+    producer = threading.Thread(target=produce)
+    producer.start()
+    for _ in range(2):
+        assert gate.entered.acquire(timeout=SOON)
+    producer.join(0.2)
+    assert producer.is_alive()
+    assert submitted == [0, 1, 2, 3]  # two in work, two waiting
+    gate.open.set()
+    producer.join(SOON)
+    assert pipeline.drain(SOON)
+    pipeline.close()
+    assert sink.items == list(range(8))
+
+
+def test_a_failure_is_delivered_in_its_place():
+    sink = Sink()
+
+    def work(item):
+        if item % 3 == 0:
+            raise ValueError(item)
+        return item
+
+    pipeline = Pipeline(work, sink, slots=2, policy="all")
+    for item in range(9):
+        pipeline.submit(item)
+    assert pipeline.drain(SOON)
+    pipeline.close()
+    assert sink.items == list(range(9))
+    assert [type(outcome) is ValueError for outcome in sink.outcomes] == [True, False, False] * 3
+
+
+def test_replace_loses_nothing_and_never_goes_back():
+    sink = Sink()
+
+    def worker(name):
+        def work(item):
+            time.sleep(0.001)
+            return name
+
+        return work
+
+    pipeline = Pipeline(worker("old"), sink, slots=3, policy="all")
+    stop = threading.Event()
+    sent = []
+
+    def produce():
+        while not stop.is_set():
+            pipeline.submit(len(sent))
+            sent.append(len(sent))
+
+    producer = threading.Thread(target=produce)
+    producer.start()
+    time.sleep(0.05)
+    pipeline.replace(worker("new"))
+    old_results = sink.outcomes.count("old")
+    time.sleep(0.05)
+    stop.set()
+    producer.join(SOON)
+    assert pipeline.drain(SOON)
+    pipeline.close()
+    assert sink.items == sent
+    assert old_results > 0
+    assert sink.outcomes == ["old"] * old_results + ["new"] * (len(sent) - old_results)
+    assert len(sent) > old_results
+
+
+def test_replace_waits_for_what_the_old_work_still_has():
+    gate, sink = Gate(), Sink()
+    pipeline = Pipeline(gate, sink)
+    pipeline.submit("held")
+    assert gate.entered.acquire(timeout=SOON)
+    replacing = threading.Thread(target=pipeline.replace, args=(str.upper,))
+    replacing.start()
+    replacing.join(0.1)
+    assert replacing.is_alive()
+    gate.open.set()
+    replacing.join(SOON)
+    assert not replacing.is_alive()
+    assert sink.outcomes == ["held"]
+    pipeline.submit("next")
+    assert pipeline.drain(SOON)
+    pipeline.close()
+    assert sink.outcomes == ["held", "NEXT"]
+
+
+def test_close_finishes_what_runs_and_drops_what_waits():
+    gate, sink = Gate(), Sink()
+    pipeline = Pipeline(gate, sink)
+    pipeline.submit("runs")
+    assert gate.entered.acquire(timeout=SOON)
+    pipeline.submit("waits")
+    closing = threading.Thread(target=pipeline.close)
+    closing.start()
+    time.sleep(0.05)
+    gate.open.set()
+    closing.join(SOON)
+    assert not closing.is_alive()
+    assert sink.items == ["runs"]
+    with pytest.raises(RuntimeError, match="closed"):
+        pipeline.submit("late")
+
+
+def test_close_frees_a_waiting_producer():
+    gate = Gate()
+    pipeline = Pipeline(gate, Sink(), policy="all")
+    pipeline.submit(0)
+    assert gate.entered.acquire(timeout=SOON)
+    pipeline.submit(1)
+    refused = threading.Event()
+
+    def produce():
+        with pytest.raises(RuntimeError, match="closed"):
+            pipeline.submit(2)
+        refused.set()
+
+    threading.Thread(target=produce).start()
+    time.sleep(0.05)
+    closing = threading.Thread(target=pipeline.close)
+    closing.start()
+    assert refused.wait(SOON)
+    gate.open.set()
+    closing.join(SOON)
+    assert not closing.is_alive()
+
+
+def test_drain_says_when_time_is_up():
+    gate = Gate()
+    pipeline = Pipeline(gate, Sink())
+    pipeline.submit(0)
+    assert not pipeline.drain(0.05)
+    gate.open.set()
+    assert pipeline.drain(SOON)
+    pipeline.close()
