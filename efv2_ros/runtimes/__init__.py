@@ -1,0 +1,1 @@
+"""Backends that turn an NV12 buffer into logits."""

@@ -1,0 +1,227 @@
+"""ONNX Runtime on the CPU: the float model behind the same NV12 input that the BPU has.
+
+The X5's compiled models begin with a node that turns NV12 into normalised RGB. This runtime puts
+an ONNX graph that does the same before the float model, so both see the same pixels.
+"""
+
+from __future__ import annotations
+
+import math
+import queue
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from efv2_ros.runtimes.base import (
+    ImageInput,
+    InferenceError,
+    ModelLoadError,
+    RuntimeInfo,
+    RuntimeUnavailableError,
+    check_nv12,
+)
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+# R, G, B (rows) from Y, U-128, V-128 (columns), full-range BT.601: the constants of the
+# preprocessing node in the X5's compiled models (YUV_BT601_FULL_RANGE_128).
+_FULL_RANGE = np.array([[1.0, 0.0, 1.4017], [1.0, -0.3437, -0.7142], [1.0, 1.7722, 0.0]])
+
+
+def _rgb_from_yuv(image: ImageInput) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The 3x3 matrix and the offset that turn raw Y, U, V bytes into the model's input."""
+    matrix, zero = _FULL_RANGE, np.array([0.0, 128.0, 128.0])
+    if image.nv12_range == "limited":
+        # ITU-R BT.601: Y spans 16..235 and chroma 16..240, instead of 0..255 for both.
+        matrix = matrix * np.array([255 / 219, 255 / 224, 255 / 224])
+        zero = np.array([16.0, 128.0, 128.0])
+    scale = np.asarray(image.scale)
+    return matrix * scale[:, None], -(matrix @ zero + np.asarray(image.mean)) * scale
+
+
+def preprocessing_model(image: ImageInput) -> bytes:
+    """An ONNX model from NV12 to a network's input.
+
+    Its input `nv12` is uint8 of `image.nv12_shape`; its output `data` is float32
+    [1, 3, height, width], normalised RGB. Each chroma sample serves its 2x2 pixels unchanged, as
+    on the BPU.
+    """
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    height, width = image.height, image.width
+    matrix, offset = _rgb_from_yuv(image)
+    constants: dict[str, NDArray[Any]] = {
+        "rows": np.array([height, height // 2], np.int64),
+        "y_shape": np.array([1, 1, height, width], np.int64),
+        "uv_shape": np.array([1, height // 2, width // 2, 2], np.int64),
+        "rgb_from_y": matrix[:, 0].astype(np.float32).reshape(1, 3, 1, 1),
+        "rgb_from_uv": matrix[:, 1:].astype(np.float32).reshape(3, 2, 1, 1),
+        "offset": offset.astype(np.float32),
+        "no_roi": np.empty(0, np.float32),
+        "twice": np.array([1, 1, 2, 2], np.float32),
+    }
+    # The chroma part is computed once per sample and replicated afterwards: twice as fast as a
+    # 3x3 convolution over three full-size planes.
+    nodes = [
+        helper.make_node("Split", ["nv12", "rows"], ["y_rows", "uv_rows"], axis=0),
+        helper.make_node("Reshape", ["y_rows", "y_shape"], ["y_bytes"]),
+        helper.make_node("Cast", ["y_bytes"], ["y"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["y", "rgb_from_y"], ["luma"]),
+        helper.make_node("Reshape", ["uv_rows", "uv_shape"], ["uv_pairs"]),
+        helper.make_node("Transpose", ["uv_pairs"], ["uv_bytes"], perm=[0, 3, 1, 2]),
+        helper.make_node("Cast", ["uv_bytes"], ["uv"], to=TensorProto.FLOAT),
+        helper.make_node("Conv", ["uv", "rgb_from_uv", "offset"], ["chroma_samples"]),
+        helper.make_node(
+            "Resize",
+            ["chroma_samples", "no_roi", "twice"],
+            ["chroma"],
+            mode="nearest",
+            coordinate_transformation_mode="asymmetric",
+            nearest_mode="floor",
+        ),
+        helper.make_node("Add", ["luma", "chroma"], ["data"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "nv12_to_rgb",
+        [helper.make_tensor_value_info("nv12", TensorProto.UINT8, image.nv12_shape)],
+        [helper.make_tensor_value_info("data", TensorProto.FLOAT, (1, 3, height, width))],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=7)
+    onnx.checker.check_model(model)
+    serialized: bytes = model.SerializeToString()
+    return serialized
+
+
+class _Slot:
+    """Preallocated buffers and the two bound runs of one caller."""
+
+    def __init__(
+        self, preprocess: ort.InferenceSession, network: ort.InferenceSession, image: ImageInput
+    ) -> None:
+        self.nv12 = np.empty(image.nv12_shape, np.uint8)
+        self._data = np.empty((1, 3, image.height, image.width), np.float32)
+        (output,) = network.get_outputs()
+        self._logits = np.empty([_extent(n) for n in output.shape], np.float32)
+        self._steps = (
+            (preprocess, _bind(preprocess, self.nv12, self._data)),
+            (network, _bind(network, self._data, self._logits)),
+        )
+
+    def run(self) -> NDArray[np.float32]:
+        for session, binding in self._steps:
+            session.run_with_iobinding(binding)
+        return self._logits.reshape(-1).copy()
+
+
+class OnnxRuntime:
+    """A float model on ONNX Runtime's CPU provider; see `Runtime`."""
+
+    def __init__(self, path: Path, image: ImageInput, *, slots: int, threads: int) -> None:
+        ort = _import()
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        # Idle threads must leave the CPU to the rest of the robot between two frames.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        network = _load(ort, path, options)
+        classes = _check_signature(network, path, image)
+        options.intra_op_num_threads = 1
+        preprocess = ort.InferenceSession(
+            preprocessing_model(image), options, providers=["CPUExecutionProvider"]
+        )
+        self.info = RuntimeInfo("onnx", ort.__version__, "CPU", classes)
+        self.slots = slots
+        self._shape = image.nv12_shape
+        self._free: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
+        for _ in range(slots):
+            self._free.put(_Slot(preprocess, network, image))
+
+    def infer(self, nv12: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """See `Runtime.infer`."""
+        check_nv12(nv12, self._shape)
+        slot = self._free.get()
+        try:
+            np.copyto(slot.nv12, nv12)
+            return slot.run()
+        except RuntimeError as error:  # every ONNX Runtime exception derives from it
+            raise InferenceError(f"ONNX Runtime: {error}") from error
+        finally:
+            self._free.put(slot)
+
+    def close(self) -> None:
+        """See `Runtime.close`."""
+        self._free = queue.SimpleQueue()
+
+
+def probe() -> str:
+    """Name and version of what would run a model.
+
+    Raises:
+        RuntimeUnavailableError: ONNX Runtime cannot be used here; the message has the cure.
+    """
+    return f"ONNX Runtime {_import().__version__}"
+
+
+def load(path: Path, image: ImageInput, *, slots: int, threads: int) -> OnnxRuntime:
+    """Load a float ONNX classifier; see `open_runtime`."""
+    return OnnxRuntime(path, image, slots=slots, threads=threads)
+
+
+def _import() -> Any:
+    try:
+        import onnx  # noqa: F401  (builds the preprocessing graph)
+        import onnxruntime
+    except ImportError as error:
+        raise RuntimeUnavailableError(
+            f"the onnx runtime is not here ({error}): pip install onnxruntime onnx"
+        ) from error
+    return onnxruntime
+
+
+def _load(ort: Any, path: Path, options: ort.SessionOptions) -> ort.InferenceSession:
+    try:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime raises a dozen unrelated types for a bad file
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelLoadError(f"{path} is not a model ONNX Runtime can load: {reason}") from error
+
+
+def _check_signature(session: ort.InferenceSession, path: Path, image: ImageInput) -> int:
+    """Number of classes of a model that takes one RGB image and gives one row of logits."""
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    wanted = [1, 3, image.height, image.width]
+    if len(inputs) != 1 or inputs[0].type != "tensor(float)" or len(inputs[0].shape) != 4:
+        raise ModelLoadError(f"{path} must have one float input of shape {wanted}")
+    for found, extent in zip(inputs[0].shape, wanted, strict=True):
+        if isinstance(found, int) and found != extent:
+            raise ModelLoadError(f"{path} takes {inputs[0].shape}, not {wanted}")
+    if len(outputs) != 1 or outputs[0].type != "tensor(float)":
+        raise ModelLoadError(f"{path} must have one float output")
+    return math.prod(_extent(n) for n in outputs[0].shape)
+
+
+def _extent(dimension: int | str | None) -> int:
+    """A dimension's size; a symbolic one is the batch, of which there is one."""
+    return dimension if isinstance(dimension, int) else 1
+
+
+def _bind(
+    session: ort.InferenceSession, source: NDArray[Any], destination: NDArray[Any]
+) -> ort.IOBinding:
+    binding = session.io_binding()
+    (tensor_in,), (tensor_out,) = session.get_inputs(), session.get_outputs()
+    binding.bind_input(
+        tensor_in.name, "cpu", 0, source.dtype.type, source.shape, source.ctypes.data
+    )
+    binding.bind_output(
+        tensor_out.name, "cpu", 0, destination.dtype.type, destination.shape,
+        destination.ctypes.data,
+    )  # fmt: skip
+    return binding

@@ -1,0 +1,174 @@
+import threading
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+from tiny_models import mean_colour, projection, save
+
+from efv2_ros.runtimes.base import (
+    ImageInput,
+    InferenceError,
+    ModelLoadError,
+    RuntimeUnavailableError,
+    open_runtime,
+)
+
+pytestmark = pytest.mark.numpy2
+
+
+def flat_nv12(y, u, v, height=224, width=224):
+    nv12 = np.empty((height * 3 // 2, width), np.uint8)
+    nv12[:height] = y
+    nv12[height:, 0::2] = u
+    nv12[height:, 1::2] = v
+    return nv12
+
+
+# Full-range BT.601 (JFIF 1.02) and limited-range BT.601 (ITU-R BT.601-7) of the same colours.
+COLOURS = [
+    # RGB, full Y U V, limited Y U V
+    ((255, 255, 255), (255, 128, 128), (235, 128, 128)),
+    ((0, 0, 0), (0, 128, 128), (16, 128, 128)),
+    ((255, 0, 0), (76, 85, 255), (81, 90, 240)),
+    ((0, 255, 0), (150, 44, 21), (145, 54, 34)),
+    ((0, 0, 255), (29, 255, 107), (41, 240, 110)),
+]
+
+
+@pytest.mark.parametrize("nv12_range", ["full", "limited"])
+@pytest.mark.parametrize(("rgb", "full", "limited"), COLOURS)
+def test_the_model_sees_the_colours_of_the_nv12_range(tmp_path, nv12_range, rgb, full, limited):
+    path = mean_colour(tmp_path / "mean.onnx")
+    runtime = open_runtime(path, ImageInput(nv12_range=nv12_range))
+    logits = runtime.infer(flat_nv12(*(full if nv12_range == "full" else limited)))
+    # 8-bit Y, U and V leave RGB uncertain by half a step times the matrix: under 2.
+    np.testing.assert_allclose(logits, rgb, atol=2.0)
+
+
+def test_mean_and_scale_are_applied_in_rgb_order(tmp_path):
+    image = ImageInput(mean=(10.0, 20.0, 30.0), scale=(0.1, 0.01, 1.0))
+    runtime = open_runtime(mean_colour(tmp_path / "mean.onnx"), image)
+    logits = runtime.infer(flat_nv12(100, 128, 128))
+    np.testing.assert_allclose(logits, [9.0, 0.8, 70.0], rtol=1e-3)  # a float32 mean of 50,176
+
+
+def test_each_chroma_sample_colours_its_own_four_pixels(tmp_path):
+    nodes = [helper.make_node("Reshape", ["data", "shape"], ["output"])]
+    path = save(
+        tmp_path / "identity.onnx",
+        nodes,
+        [1, 3, 4, 6],
+        [1, 72],
+        {"shape": np.array([1, 72], np.int64)},
+    )
+    nv12 = np.random.RandomState(0).randint(0, 256, (6, 6), np.uint8)
+    rgb = open_runtime(path, ImageInput(4, 6)).infer(nv12).reshape(3, 4, 6)
+    luma, pairs = nv12[:4].astype(float), nv12[4:].astype(float).reshape(2, 3, 2) - 128
+    u, v = (np.kron(pairs[..., plane], np.ones((2, 2))) for plane in (0, 1))
+    expected = [luma + 1.4017 * v, luma - 0.3437 * u - 0.7142 * v, luma + 1.7722 * u]
+    np.testing.assert_allclose(rgb, expected, atol=1e-3)  # float32 against float64, below 600
+
+
+@pytest.mark.parametrize(("height", "width"), [(96, 64), (320, 256)])
+def test_other_input_sizes_and_a_symbolic_batch(tmp_path, height, width):
+    path = mean_colour(tmp_path / "mean.onnx", height, width, batch="N")
+    runtime = open_runtime(path, ImageInput(height, width), name="onnx")
+    assert runtime.info.classes == 3
+    logits = runtime.infer(flat_nv12(50, 128, 128, height, width))
+    np.testing.assert_allclose(logits, [50, 50, 50], rtol=1e-5)
+
+
+def test_callers_side_by_side_get_their_own_results(tmp_path):
+    runtime = open_runtime(projection(tmp_path / "p.onnx"), ImageInput(), slots=4, threads=1)
+    random = np.random.RandomState(1)
+    inputs = [random.randint(0, 256, (336, 224), np.uint8) for _ in range(8)]
+    expected = [runtime.infer(nv12) for nv12 in inputs]
+    failures = []
+
+    def caller(offset):
+        for n in range(100):
+            index = (n * 3 + offset) % len(inputs)
+            if not np.array_equal(runtime.infer(inputs[index]), expected[index]):
+                failures.append(index)
+
+    callers = [threading.Thread(target=caller, args=(n,)) for n in range(4)]
+    for thread in callers:
+        thread.start()
+    for thread in callers:
+        thread.join()
+    assert not failures
+
+
+def test_logits_belong_to_the_caller(tmp_path):
+    runtime = open_runtime(mean_colour(tmp_path / "mean.onnx"), ImageInput())
+    first = runtime.infer(flat_nv12(10, 128, 128))
+    runtime.infer(flat_nv12(200, 128, 128))
+    np.testing.assert_allclose(first, [10, 10, 10], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("nv12", "reason"),
+    [
+        (np.zeros((336, 225), np.uint8), "shape"),
+        (np.zeros((336, 224), np.int8), "int8"),
+        (np.zeros((224, 336), np.uint8).T, "C-contiguous"),
+        (b"bytes", "bytes"),
+    ],
+)
+def test_what_is_not_an_nv12_buffer_is_refused(tmp_path, nv12, reason):
+    runtime = open_runtime(mean_colour(tmp_path / "mean.onnx"), ImageInput())
+    with pytest.raises(ValueError, match=reason):
+        runtime.infer(nv12)
+
+
+def test_unknown_runtime_names_the_known_ones(tmp_path):
+    with pytest.raises(RuntimeUnavailableError, match=r"'gpu'.*auto, onnx"):
+        open_runtime(tmp_path / "any.onnx", ImageInput(), name="gpu")
+
+
+def test_files_that_are_no_such_model(tmp_path):
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"\x08\x06 this is no model")
+    with pytest.raises(ModelLoadError, match=r"broken\.onnx"):
+        open_runtime(broken, ImageInput())
+    with pytest.raises(ModelLoadError, match=r"absent\.onnx"):
+        open_runtime(tmp_path / "absent.onnx", ImageInput())
+    with pytest.raises(ModelLoadError, match=r"takes \[1, 3, 96, 64\], not \[1, 3, 224, 224\]"):
+        open_runtime(mean_colour(tmp_path / "small.onnx", 96, 64), ImageInput())
+    flat = save(
+        tmp_path / "flat.onnx", [helper.make_node("Relu", ["data"], ["output"])], [1, 9], [1, 9]
+    )
+    with pytest.raises(ModelLoadError, match="one float input"):
+        open_runtime(flat, ImageInput())
+    two = save(
+        tmp_path / "two.onnx",
+        [
+            helper.make_node("Relu", ["data"], ["output"]),
+            helper.make_node("Neg", ["data"], ["more"]),
+        ],
+        [1, 3, 224, 224],
+        [1, 3, 224, 224],
+        extra_outputs=[helper.make_tensor_value_info("more", TensorProto.FLOAT, None)],
+    )
+    with pytest.raises(ModelLoadError, match="one float output"):
+        open_runtime(two, ImageInput())
+
+
+def test_a_failing_inference_is_an_inference_error_and_the_next_one_works(tmp_path):
+    """A Gather whose index comes from the image fails on bright images only."""
+    constants = {
+        "table": np.arange(100, dtype=np.float32).reshape(1, 100),
+        "hundred": np.array(1.0, np.float32),
+    }
+    nodes = [
+        helper.make_node("ReduceMean", ["data"], ["mean"], axes=[0, 1, 2, 3], keepdims=0),
+        helper.make_node("Cast", ["mean"], ["index"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["table", "index"], ["picked"], axis=1),
+        helper.make_node("Mul", ["picked", "hundred"], ["output"]),
+    ]
+    path = save(tmp_path / "gather.onnx", nodes, [1, 3, 224, 224], [1], constants)
+    runtime = open_runtime(path, ImageInput())
+    assert runtime.infer(flat_nv12(42, 128, 128)) == [42]
+    with pytest.raises(InferenceError, match="ONNX Runtime"):
+        runtime.infer(flat_nv12(200, 128, 128))
+    assert runtime.infer(flat_nv12(7, 128, 128)) == [7]
