@@ -1,0 +1,1 @@
+"""Pixels and scores: frames, NV12, top-k, labels. NumPy and OpenCV only."""

@@ -1,0 +1,93 @@
+"""Frames as BGR pictures for people, with text on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from efv2_ros.vision.compressed import decode, read_header
+from efv2_ros.vision.frame import Frame, FrameError, Header
+from efv2_ros.vision.pixels import COMPRESSED, pixel_format, view
+
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_WHITE = (255, 255, 255)
+_LINES_PER_HEIGHT = 20
+"""Lines of text that would fill the picture's height, unless they must shrink further."""
+
+_LEADING = 1.5
+"""Line height over the height of a capital letter with its descender."""
+
+_SHADE = 0.3
+"""Brightness left behind the text: white on at most 77 of 255 has a contrast above 9:1."""
+
+
+def to_bgr(frame: Frame) -> NDArray[np.uint8]:
+    """The whole frame as a BGR picture of its own, for display.
+
+    YUV is shown as BT.601 limited range, which is all that OpenCV converts: a full-range source
+    looks a little harder than it is.
+
+    Returns:
+        uint8 of shape (height, width, 3), C-contiguous and writable; a compressed photo upright.
+
+    Raises:
+        FrameError: The frame is not a picture that can be read.
+    """
+    if frame.encoding in COMPRESSED:
+        return decode(frame.data, read_header(frame.data))
+    pixels = pixel_format(frame)
+    rows = view(frame, pixels)
+    if pixels.to_bgr is None:
+        return rows.copy()
+    if pixels.kind == "mono16":
+        rows = rows[:, :, 0 if frame.is_bigendian else 1].copy()
+    try:
+        image: NDArray[Any] = cv2.cvtColor(rows, pixels.to_bgr)
+    except cv2.error as error:
+        raise FrameError("decode", f"OpenCV cannot convert the image: {error}") from error
+    return image
+
+
+def bgr_frame(header: Header, bgr: NDArray[np.uint8]) -> Frame:
+    """A BGR picture, uint8 of shape (height, width, 3), C-contiguous, as a frame that views it."""
+    height, width = bgr.shape[:2]
+    return Frame(header, "bgr8", bgr.reshape(-1), height, width, 3 * width)
+
+
+def annotate(bgr: NDArray[np.uint8], lines: Sequence[str]) -> None:
+    """Writes lines of text in the top left corner, in place, white on a darkened box.
+
+    The text's size follows the picture's, and shrinks until every line fits. OpenCV's font has
+    only ASCII; other characters become `?`.
+
+    Args:
+        bgr: uint8 of shape (height, width, 3), writable, C-contiguous.
+        lines: What to write, one line each.
+    """
+    if not lines:
+        return
+    texts = [_printable(line) for line in lines]
+    height, width = bgr.shape[:2]
+    (_, unit_height), unit_descent = cv2.getTextSize("M", _FONT, 1.0, 1)
+    unit_line = (unit_height + unit_descent) * _LEADING
+    unit_width = max(cv2.getTextSize(text, _FONT, 1.0, 1)[0][0] for text in texts) + unit_line
+    line_height = height / max(_LINES_PER_HEIGHT, len(texts) + 1)
+    scale = min(line_height / unit_line, width / unit_width)
+    line_height = scale * unit_line
+    thickness = max(1, round(scale * 1.5))
+    box = bgr[
+        : min(height, round(line_height * (len(texts) + 0.5))),
+        : min(width, round(scale * unit_width)),
+    ]
+    cv2.convertScaleAbs(box, box, _SHADE)
+    for row, text in enumerate(texts, start=1):
+        baseline = (round(line_height / 2), round(line_height * row))
+        cv2.putText(bgr, text, baseline, _FONT, scale, _WHITE, thickness, cv2.LINE_AA)
+
+
+def _printable(line: str) -> str:
+    return "".join(char if " " <= char <= "~" else "?" for char in line)

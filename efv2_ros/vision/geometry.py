@@ -1,0 +1,237 @@
+"""Which source pixels feed which output pixels: crop, letterbox or stretch, exact to a fraction.
+
+Positions count pixel edges: pixel `i` covers `[i, i + 1)`, so its centre lies at `i + 0.5`. In
+these coordinates a plane of half the resolution (chroma, a reduced JPEG) is a division by two.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from efv2_ros.vision.frame import FrameError
+
+Fit = Literal["crop", "letterbox", "stretch"]
+"""`crop`: timm's evaluation crop; `letterbox`: grey bars around it all; `stretch`: distorted."""
+
+_MAX_PHASE_ERROR = 1 / 30
+"""Source pixels; on an edge of 30 levels a pixel that is one level."""
+
+_MAX_SKIP = 1024
+"""Output samples computed and thrown away at most, to hit an exact phase."""
+
+
+class Roi(NamedTuple):
+    """The part of the source image to look at, in its pixels."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+    @classmethod
+    def parse(cls, text: str) -> Roi:
+        """Read `x,y,width,height`.
+
+        Raises:
+            ValueError: The text is something else, or no part of any image.
+        """
+        try:
+            x, y, width, height = (int(part) for part in text.split(","))
+        except ValueError:
+            raise ValueError(f"a roi is 'x,y,width,height' in pixels, not '{text}'") from None
+        if min(x, y) < 0 or min(width, height) < 1:
+            raise ValueError(f"the roi '{text}' is empty or begins outside the image")
+        return cls(x, y, width, height)
+
+
+class Axis(NamedTuple):
+    """One axis of the mapping: output sample `start + i` looks at `offset + (i + 0.5) * step`.
+
+    Attributes:
+        step: Source pixels per output sample.
+        offset: Source position of the first sample's left edge.
+        samples: Samples that show the picture; the rest of the output is padding.
+        start: Index of the first of them in the output.
+        lower: First source pixel of the picture; what lies before is not looked at.
+        upper: One past its last.
+    """
+
+    step: float
+    offset: float
+    samples: int
+    start: int
+    lower: int
+    upper: int
+
+    def between_planes(self, source: int, output: int) -> Axis:
+        """The same mapping between planes with `1/source` and `1/output` of the resolution."""
+        return Axis(
+            self.step * output / source,
+            self.offset / source,
+            self.samples // output,
+            self.start // output,
+            self.lower // source,
+            -(-self.upper // source),
+        )
+
+
+def fit_axes(
+    fit: Fit, source: tuple[int, int], target: tuple[int, int], crop_pct: float, roi: Roi | None
+) -> tuple[Axis, Axis]:
+    """Maps a picture onto the model's input.
+
+    `crop` is what timm's `transforms_imagenet_eval` does with `crop_mode="center"`: the short side
+    becomes `floor(size / crop_pct)`, the long side follows, the centre is cut out. `letterbox`
+    keeps its content on even positions, so no chroma sample mixes picture and padding.
+
+    Args:
+        fit: How the picture fills the output.
+        source: Width and height of the image.
+        target: Width and height of the output, even numbers.
+        crop_pct: Share of the resized picture that `crop` keeps.
+        roi: Part of the image to use instead of all of it.
+
+    Returns:
+        The horizontal and the vertical axis.
+
+    Raises:
+        FrameError: `roi`, when it does not lie inside the image.
+    """
+    x, y, width, height = roi or Roi(0, 0, *source)
+    if x + width > source[0] or y + height > source[1]:
+        raise FrameError(
+            "roi",
+            f"region of interest {width}x{height} at ({x}, {y}) reaches outside "
+            f"the {source[0]}x{source[1]} image",
+        )
+    if fit == "crop":
+        resized = _timm_resize((width, height), target, crop_pct)
+        return (
+            _cropped_axis(x, width, resized[0], target[0]),
+            _cropped_axis(y, height, resized[1], target[1]),
+        )
+    scale = min(target[0] / width, target[1] / height) if fit == "letterbox" else None
+    return (_whole_axis(x, width, target[0], scale), _whole_axis(y, height, target[1], scale))
+
+
+def _timm_resize(
+    source: tuple[int, int], target: tuple[int, int], crop_pct: float
+) -> tuple[int, int]:
+    """The size before the centre crop: torchvision's `Resize`, or timm's `ResizeKeepRatio`."""
+    width, height = source
+    scaled = tuple(math.floor(side / crop_pct) for side in target)
+    if scaled[0] == scaled[1]:
+        short, long = min(source), max(source)
+        resized_long = int(scaled[0] * long / short)
+        return (scaled[0], resized_long) if width <= height else (resized_long, scaled[0])
+    ratio = min(width / scaled[0], height / scaled[1])
+    return round(width / ratio), round(height / ratio)
+
+
+def _cropped_axis(origin: int, length: int, resized: int, target: int) -> Axis:
+    step = length / resized
+    # Rounds half to even, as torchvision's center_crop does: 5.5 becomes 6.
+    offset = origin + round((resized - target) / 2) * step
+    return Axis(step, offset, target, 0, origin, origin + length)
+
+
+def _whole_axis(origin: int, length: int, target: int, scale: float | None) -> Axis:
+    samples = target if scale is None else 2 * max(1, round(length * scale / 2))
+    start = (target - samples) // 4 * 2
+    return Axis(length / samples, origin, samples, start, origin, origin + length)
+
+
+class Window(NamedTuple):
+    """The pixels of one axis of a plane that an `Axis` needs, and how to resize them.
+
+    Attributes:
+        first: First pixel.
+        last: One past the last pixel.
+        skip: Resized samples before the first wanted one.
+        samples: Wanted samples.
+        step: Pixels per sample.
+    """
+
+    first: int
+    last: int
+    skip: int
+    samples: int
+    step: float
+
+    @classmethod
+    def of(cls, axis: Axis) -> Window:
+        """Finds the window of an axis.
+
+        `cv2.resize` starts on a pixel's edge, while a crop starts anywhere. Starting `skip`
+        samples early moves that edge; the smallest `skip` that meets a pixel's edge wins.
+        """
+        room = axis.offset - axis.lower + 0.5
+        skips = np.arange(min(int(room / axis.step), _MAX_SKIP) + 1)
+        edges = axis.offset - skips * axis.step
+        # Rounds half down: rounded up, half a pixel could be missing at the other end.
+        firsts = np.maximum(np.ceil(edges - 0.5), axis.lower)
+        errors = np.abs(firsts - edges)
+        # The first sample of an enlarged picture needs the pixel on its left.
+        errors[(firsts > axis.lower) & ((skips + 0.5) * axis.step < 0.5)] = np.inf
+        near = np.flatnonzero(errors <= _MAX_PHASE_ERROR)
+        skip = int(near[0] if near.size else np.argmin(errors))
+        first = int(firsts[skip])
+        # One more pixel, the last sample's right-hand neighbour.
+        last = first + math.ceil((skip + axis.samples) * axis.step) + 1
+        return cls(first, min(last, axis.upper), skip, axis.samples, axis.step)
+
+    def widened(self, margin: int, length: int) -> slice:
+        """The window's pixels with at least `margin` more on each side, from an even one on."""
+        return slice(max(0, self.first - margin) // 2 * 2, min(length, self.last + margin))
+
+    def within(self, part: slice) -> Window:
+        """The same window on a plane that is only `part` of this one."""
+        return self._replace(first=self.first - part.start, last=self.last - part.start)
+
+
+class Resampler:
+    """Bilinear sampling of one plane on a fixed grid, touching only the pixels it needs.
+
+    Not thread-safe: it owns its scratch buffer.
+    """
+
+    def __init__(self, x: Window, y: Window) -> None:
+        self._source = (slice(y.first, y.last), slice(x.first, x.last))
+        self._wanted = (slice(y.skip, y.skip + y.samples), slice(x.skip, x.skip + x.samples))
+        self._scale = (1 / x.step, 1 / y.step)
+        self._scratch: NDArray[Any] | None = None
+        # cv2.resize only copies when the size stays the same, however the scale rounds to that.
+        self._is_copied = (x.step, y.step) != (1, 1) and all(
+            round((each.last - each.first) / each.step) == each.last - each.first
+            for each in (x, y)
+        )
+        self._affine = np.array(
+            [[x.step, 0, x.step / 2 - 0.5], [0, y.step, y.step / 2 - 0.5]], np.float64
+        )
+
+    def __call__(self, plane: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Samples a plane of shape (height, width) or (height, width, channels).
+
+        Returns:
+            The samples; a view of the scratch buffer that the next call overwrites.
+        """
+        self._scratch = self._resize(plane[self._source])
+        return self._scratch[self._wanted]
+
+    def _resize(self, part: NDArray[np.uint8]) -> NDArray[Any]:
+        if self._is_copied:
+            return cv2.warpAffine(
+                part,
+                self._affine,
+                part.shape[1::-1],
+                self._scratch,
+                cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+                cv2.BORDER_REPLICATE,
+            )
+        # The scale is given, not the size: a size would round the scale and shift the crop.
+        return cv2.resize(part, None, self._scratch, *self._scale, cv2.INTER_LINEAR)

@@ -1,0 +1,93 @@
+"""Class names from a text, JSON or YAML file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from efv2_ros.errors import Efv2Error
+
+
+class LabelsError(Efv2Error, ValueError):
+    """A labels file that cannot be read, or does not name every class once."""
+
+
+def load_labels(path: Path, count: int) -> tuple[str, ...]:
+    """Reads the names of a model's classes, in the order of its outputs.
+
+    By the file's suffix:
+        `.json`, `.yaml`, `.yml`: a list of names, or a map from class id to name. In place of a
+            name there may be a list that ends in it, as in ImageNet's
+            `{"0": ["n01440764", "tench"], ...}`.
+        anything else: text, one name a line. Blank lines at the end are ignored.
+
+    Args:
+        path: The file, in UTF-8.
+        count: Number of classes.
+
+    Raises:
+        LabelsError: The file cannot be read or does not hold just `count` names.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise LabelsError(f"cannot read labels file {path}: {error}") from error
+    match path.suffix.lower():
+        case ".json":
+            entries = _entries(_parse_json(path, text), path)
+        case ".yaml" | ".yml":
+            entries = _entries(_parse_yaml(path, text), path)
+        case _:
+            entries = text.rstrip().splitlines()
+    if len(entries) != count:
+        raise LabelsError(
+            f"labels file {path} has {len(entries)} names, but the model has {count} classes"
+        )
+    return tuple(_name(entry, index, path) for index, entry in enumerate(entries))
+
+
+def _parse_json(path: Path, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise LabelsError(f"labels file {path} is not valid JSON: {error}") from error
+
+
+def _parse_yaml(path: Path, text: str) -> Any:
+    import yaml  # type: ignore[import-untyped]
+
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise LabelsError(f"labels file {path} is not valid YAML: {error}") from error
+
+
+def _entries(document: Any, path: Path) -> Sequence[Any]:
+    """The list, or the map's values in the order of their ids, which must be 0, 1, 2, ..."""
+    if isinstance(document, list):
+        return document
+    if not isinstance(document, Mapping):
+        raise LabelsError(f"labels file {path} holds neither a list nor a map of names")
+    by_id: dict[int, Any] = {}
+    for key, name in document.items():
+        try:
+            class_id = int(key)
+        except (TypeError, ValueError):
+            raise LabelsError(f"labels file {path} has {key!r} where a class id goes") from None
+        if class_id in by_id:
+            raise LabelsError(f"labels file {path} names class {class_id} twice")
+        by_id[class_id] = name
+    for class_id in range(len(by_id)):
+        if class_id not in by_id:
+            raise LabelsError(f"labels file {path} has no name for class {class_id}")
+    return [by_id[class_id] for class_id in range(len(by_id))]
+
+
+def _name(entry: Any, class_id: int, path: Path) -> str:
+    if isinstance(entry, list) and entry:
+        entry = entry[-1]
+    if not isinstance(entry, str) or not entry.strip():
+        raise LabelsError(f"labels file {path} has no name for class {class_id}, but {entry!r}")
+    return entry.strip()
