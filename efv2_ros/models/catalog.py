@@ -1,0 +1,346 @@
+"""Which models there are and all that describes them: the shipped catalog and the user's own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, cast
+from urllib.parse import unquote, urlsplit
+
+from efv2_ros.models.modelfile import FORMATS, Format, ModelError, read_model_file
+from efv2_ros.resources import share_path
+
+Nv12Range = Literal["full", "limited"]
+Rgb = tuple[float, float, float]
+
+# ImageNet's statistics in 0..255, with which timm's and the Model Zoo's networks are trained:
+# mean 0.485 0.456 0.406 times 255, and 1 / (255 * std) for std 0.229 0.224 0.225.
+IMAGENET_MEAN: Rgb = (123.675, 116.28, 103.53)
+IMAGENET_SCALE: Rgb = (0.01712475, 0.017507, 0.01742919)
+
+_DEFAULT_CROP_PCT = 0.95
+
+
+class CatalogError(ModelError):
+    """A catalog that cannot be used, or a model that no catalog lists."""
+
+
+@dataclass(frozen=True)
+class ModelFileSource:
+    """One file of a model.
+
+    Attributes:
+        url: where to download it; None for a file that the user provides.
+        filename: its name in every folder that is searched.
+    """
+
+    url: str | None
+    filename: str
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """All that describes a model, whichever file it comes in.
+
+    Attributes:
+        name: unique in a catalog, for example `efficientformerv2_s0`.
+        size: short name, for example `s0`; the name itself where there is none.
+        height: input height in pixels, even.
+        width: input width in pixels, even.
+        classes: number of outputs.
+        mean: R, G, B in 0..255; float models are fed `(rgb - mean) * scale`. A `.bin` has this
+            compiled in.
+        scale: R, G, B factors after the mean.
+        nv12_range: range of the NV12 samples the model takes: `full` is 0..255, `limited` is
+            16..235 for luma and 16..240 for chroma.
+        crop_pct: share of the image's shorter side that the centre crop keeps, in (0, 1].
+        labels: file of class names.
+        files: the model's file in each format it comes in.
+        published: the publisher's own figures by name, with the unit in the name; may be empty.
+    """
+
+    name: str
+    size: str
+    height: int
+    width: int
+    classes: int
+    mean: Rgb = IMAGENET_MEAN
+    scale: Rgb = IMAGENET_SCALE
+    nv12_range: Nv12Range = "full"
+    crop_pct: float = _DEFAULT_CROP_PCT
+    labels: Path | None = None
+    files: Mapping[Format, ModelFileSource] = field(default_factory=dict, hash=False)
+    published: Mapping[str, float] = field(default_factory=dict, hash=False)
+
+
+class Catalog:
+    """Models by name or size. Iterates over its models in the order of the files."""
+
+    def __init__(self, models: Mapping[str, ModelSpec]) -> None:
+        self._models = dict(models)
+
+    @classmethod
+    def load(cls, *user_files: Path) -> Catalog:
+        """Read the shipped catalog, then the user's.
+
+        An entry of a later file replaces the entry of the same name or size.
+
+        Args:
+            *user_files: catalogs in the shipped one's form (`models/catalog.yaml`). Labels files
+                are relative to the catalog that names them.
+
+        Raises:
+            CatalogError: a file cannot be read or an entry is wrong; names file, entry and field.
+        """
+        models: dict[str, ModelSpec] = {}
+        for path in (share_path("models", "catalog.yaml"), *user_files):
+            for spec in _read(path):
+                models = {n: s for n, s in models.items() if s.size != spec.size}
+                models[spec.name] = spec
+        return cls(models)
+
+    def __getitem__(self, name_or_size: str) -> ModelSpec:
+        """The model of that name or size.
+
+        Raises:
+            CatalogError: there is none.
+        """
+        if name_or_size in self._models:
+            return self._models[name_or_size]
+        for spec in self:
+            if spec.size == name_or_size:
+                return spec
+        known = ", ".join(spec.size for spec in self)
+        raise CatalogError(f"the catalog has no model {name_or_size!r}, only {known}")
+
+    def __iter__(self) -> Iterator[ModelSpec]:
+        return iter(self._models.values())
+
+    def __len__(self) -> int:
+        return len(self._models)
+
+
+def spec_for_file(
+    path: Path,
+    *,
+    mean: Rgb = IMAGENET_MEAN,
+    scale: Rgb = IMAGENET_SCALE,
+    labels: Path | None = None,
+    classes: int | None = None,
+    height: int | None = None,
+    width: int | None = None,
+    nv12_range: Nv12Range = "full",
+    crop_pct: float = _DEFAULT_CROP_PCT,
+) -> ModelSpec:
+    """Describe a classifier that no catalog lists.
+
+    The input size and the number of classes of an ONNX file are read from it. A `.bin` does not
+    say them here: they default to 224x224 and 1000.
+
+    Args:
+        path: a `.bin` for the BPU, or an ONNX model with one float input `1x3xHxW` (RGB) and the
+            logits as its first output, `1xC` or `1xCx1x1`.
+        mean: see `ModelSpec`.
+        scale: see `ModelSpec`.
+        labels: see `ModelSpec`.
+        classes: number of classes, where the file does not say it.
+        height: input height, where the file does not say it.
+        width: input width, where the file does not say it.
+        nv12_range: see `ModelSpec`.
+        crop_pct: see `ModelSpec`.
+
+    Raises:
+        ModelError: the file is missing, damaged or no model.
+        CatalogError: it is a model of another kind, or contradicts the arguments.
+    """
+    format: Format = "bin" if path.suffix.lower() == ".bin" else "onnx"
+    file = read_model_file(path, format)
+    if format == "onnx":
+        shape = file.input_shapes[0] if len(file.input_shapes) == 1 else ()
+        if len(shape) != 4 or shape[0] not in (1, None) or shape[1] != 3:
+            found = "; ".join(map(_shape_text, file.input_shapes)) or "none"
+            raise CatalogError(f"{path} must have one input of shape 1x3xHxW, and has {found}")
+        height = _agreed(path, "height", shape[2], height)
+        width = _agreed(path, "width", shape[3], width)
+        classes = _agreed(path, "classes", _class_count(file.output_shapes), classes)
+    fields: dict[str, Any] = {
+        "input": {"height": height or 224, "width": width or 224},
+        "classes": classes or 1000,
+        "mean": list(mean),
+        "scale": list(scale),
+        "nv12_range": nv12_range,
+        "crop_pct": crop_pct,
+        "labels": None if labels is None else str(labels.absolute()),
+    }
+    return _spec(_Fields(fields, str(path)), path.stem, path.parent)
+
+
+def _class_count(output_shapes: tuple[tuple[int | None, ...], ...]) -> int | None:
+    """C of `1xC` or `1xCx1x1`; None where the graph does not say it."""
+    sizes = output_shapes[0][1:] if output_shapes else ()
+    if any(size is None for size in sizes):
+        return None
+    return math.prod(cast("tuple[int, ...]", sizes)) if sizes else None
+
+
+def _agreed(path: Path, what: str, stated: int | None, given: int | None) -> int:
+    if stated is None and given is None:
+        raise CatalogError(f"{path} does not say its {what}: give it")
+    if stated is not None and given is not None and stated != given:
+        raise CatalogError(f"{path} says that its {what} is {stated}, not {given}")
+    return cast("int", stated if stated is not None else given)
+
+
+def _shape_text(shape: tuple[int | None, ...]) -> str:
+    return "x".join("?" if size is None else str(size) for size in shape)
+
+
+def _read(path: Path) -> Iterator[ModelSpec]:
+    import yaml  # type: ignore[import-untyped]
+
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CatalogError(f"catalog {path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise CatalogError(f"catalog {path} is not YAML: {error}") from error
+    top = _Fields(document, f"catalog {path}")
+    models = top.take("models", dict)
+    top.finish()
+    sizes: set[str] = set()
+    for name, entry in models.items():
+        where = f"catalog {path}, models.{name}"
+        spec = _spec(_Fields(entry, where), str(name), path.parent)
+        if spec.size in sizes:
+            raise CatalogError(f"{where}.size: another entry is {spec.size!r} too")
+        sizes.add(spec.size)
+        yield spec
+
+
+def _spec(fields: _Fields, name: str, folder: Path) -> ModelSpec:
+    image = _Fields(fields.take("input", dict), f"{fields.where}.input")
+    spec = ModelSpec(
+        name=name,
+        size=fields.take("size", str, default=name),
+        height=image.whole_number("height", even=True),
+        width=image.whole_number("width", even=True),
+        classes=fields.whole_number("classes"),
+        mean=fields.rgb("mean", IMAGENET_MEAN),
+        scale=fields.rgb("scale", IMAGENET_SCALE),
+        nv12_range=_nv12_range(fields),
+        crop_pct=_crop_pct(fields),
+        labels=_labels(fields, folder),
+        files=_files(fields),
+        published=_published(fields),
+    )
+    if not all(spec.scale):
+        raise fields.error("scale", "must not be zero")
+    image.finish()
+    fields.finish()
+    return spec
+
+
+def _nv12_range(fields: _Fields) -> Nv12Range:
+    value = fields.take("nv12_range", str, default="full")
+    if value not in ("full", "limited"):
+        raise fields.error("nv12_range", f"must be full or limited, not {value!r}")
+    return cast("Nv12Range", value)
+
+
+def _crop_pct(fields: _Fields) -> float:
+    value = fields.number("crop_pct", _DEFAULT_CROP_PCT)
+    if not 0 < value <= 1:
+        raise fields.error("crop_pct", f"must be above 0 and at most 1, not {value}")
+    return value
+
+
+def _labels(fields: _Fields, folder: Path) -> Path | None:
+    name = fields.take("labels", str, default=None)
+    if name is None:
+        return None
+    path = folder / Path(name).expanduser()
+    if not path.is_file():
+        raise fields.error("labels", f"there is no file {path}")
+    return path
+
+
+def _files(fields: _Fields) -> dict[Format, ModelFileSource]:
+    sources = _Fields(fields.take("files", dict, default={}), f"{fields.where}.files")
+    files = {format: _source(sources, format) for format in FORMATS if format in sources.remaining}
+    sources.finish()
+    return files
+
+
+def _source(sources: _Fields, format: Format) -> ModelFileSource:
+    """A URL whose last part is the file's name, or the bare name of a file the user provides."""
+    text = sources.take(format, str)
+    url = text if "://" in text else None
+    filename = unquote(PurePosixPath(urlsplit(text).path).name) if url else text
+    if not filename or filename.startswith(".") or "/" in filename:
+        raise sources.error(format, f"must be a URL or a plain file name, not {text!r}")
+    return ModelFileSource(url, filename)
+
+
+def _published(fields: _Fields) -> dict[str, float]:
+    figures = _Fields(fields.take("published", dict, default={}), f"{fields.where}.published")
+    return {str(name): figures.number(name) for name in list(figures.remaining)}
+
+
+_REQUIRED: Any = object()
+
+
+class _Fields:
+    """The fields of one YAML mapping, taken one by one; what is left over at the end is wrong."""
+
+    def __init__(self, mapping: object, where: str) -> None:
+        self.where = where
+        if not isinstance(mapping, dict):
+            raise CatalogError(f"{where}: expected fields, not {mapping!r}")
+        self.remaining = dict(mapping)
+
+    def error(self, name: str, problem: str) -> CatalogError:
+        return CatalogError(f"{self.where}.{name}: {problem}")
+
+    def take(self, name: str, kind: type, default: Any = _REQUIRED) -> Any:
+        value = self.remaining.pop(name, None)
+        if value is None:
+            if default is _REQUIRED:
+                raise self.error(name, "is missing")
+            return default
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise self.error(name, f"expected {_KIND_NAMES[kind]}, not {value!r}")
+        return value
+
+    def whole_number(self, name: str, *, even: bool = False) -> int:
+        value: int = self.take(name, int)
+        if value < 1 or (even and value % 2):
+            raise self.error(name, f"must be {'even and ' if even else ''}positive, not {value}")
+        return value
+
+    def number(self, name: str, default: Any = _REQUIRED) -> float:
+        value = self.take(name, (int, float), default)  # type: ignore[arg-type]
+        if not math.isfinite(value):
+            raise self.error(name, f"must be finite, not {value}")
+        return float(value)
+
+    def rgb(self, name: str, default: Rgb) -> Rgb:
+        values = self.take(name, list, default=list(default))
+        numbers = [v for v in values if isinstance(v, (int, float)) and math.isfinite(v)]
+        if len(values) != 3 or len(numbers) != 3:
+            raise self.error(name, f"expected three numbers (R, G, B), not {values!r}")
+        return (float(values[0]), float(values[1]), float(values[2]))
+
+    def finish(self) -> None:
+        if self.remaining:
+            raise self.error(str(next(iter(self.remaining))), "is not a field of a catalog")
+
+
+_KIND_NAMES: dict[Any, str] = {
+    dict: "fields",
+    str: "text",
+    list: "a list",
+    int: "a whole number",
+    (int, float): "a number",
+}

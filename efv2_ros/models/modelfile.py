@@ -1,0 +1,219 @@
+"""What can be read off a model file without the library that runs it.
+
+Both kinds of model are one protobuf message: ONNX's `ModelProto` (onnx.proto), and the
+`ModelProto` of `runtime.proto` inside a `.bin` for the BPU. Walking a message's fields must end
+exactly at the file's last byte, so a cut or foreign file is noticed at once, and the few fields
+of interest are cheap to reach. A board needs no `onnx` package for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from efv2_ros.errors import Efv2Error
+
+Format = Literal["bin", "onnx"]
+FORMATS: tuple[Format, ...] = ("bin", "onnx")
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # protobuf wire types
+_WEB_PAGE_STARTS = (b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--")
+
+
+class ModelError(Efv2Error):
+    """Something is wrong with a model; the message says what to do."""
+
+
+class ModelFormatError(ModelError):
+    """A file is not the kind of model it is taken for."""
+
+
+class ModelCorruptError(ModelError):
+    """A file, on disk or just fetched, is not the one that its lock file describes."""
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model file that was read whole and found well formed.
+
+    Attributes:
+        path: the file.
+        format: what it is, by content and not by name.
+        size: bytes.
+        sha256: lower-case hexadecimal digest of the bytes.
+        input_shapes: of each input that is not a weight; None for a dynamic dimension.
+            Only for ONNX, else empty.
+        output_shapes: of each output, alike.
+        metadata: ONNX `metadata_props`; empty for `.bin`.
+    """
+
+    path: Path
+    format: Format
+    size: int
+    sha256: str
+    input_shapes: tuple[tuple[int | None, ...], ...]
+    output_shapes: tuple[tuple[int | None, ...], ...]
+    metadata: Mapping[str, str]
+
+    @property
+    def untrained(self) -> bool:
+        """Whether the file says of itself that its weights were never trained."""
+        return self.metadata.get("weights", "").startswith("untrained")
+
+
+def read_model_file(
+    path: Path, format: Format, *, expected_sha256: str | None = None
+) -> ModelFile:
+    """Read a model file, hash it and check that it is what it should be.
+
+    Args:
+        path: the file.
+        format: what it should be.
+        expected_sha256: digest it should have; None where that is not known.
+
+    Raises:
+        ModelCorruptError: its digest is another one.
+        ModelFormatError: it is something else, empty or cut short.
+        ModelError: it cannot be read.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
+    sha256 = hashlib.sha256(content).hexdigest()
+    if expected_sha256 not in (None, sha256):
+        raise ModelCorruptError(f"{path} has changed since it was fetched: its SHA-256 differs")
+    if not content:
+        raise ModelFormatError(f"{path} is empty: fetch or copy it again")
+    if content[:64].lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_WEB_PAGE_STARTS):
+        raise ModelFormatError(
+            f"{path} is a web page and not a model: the address has moved, or a login page or "
+            "proxy answered instead"
+        )
+    try:
+        fields = list(_fields(memoryview(content)))
+        actual = _format_of(fields)
+        if actual != format:
+            raise _wrong_format(path, format, actual)
+        graph = _Graph.of_onnx(fields) if actual == "onnx" else _Graph()
+    except _Malformed as error:
+        raise ModelFormatError(
+            f"{path} is not a whole .{format} model ({error}): fetch or copy it again"
+        ) from error
+    return ModelFile(
+        path=path,
+        format=format,
+        size=len(content),
+        sha256=sha256,
+        input_shapes=graph.input_shapes,
+        output_shapes=graph.output_shapes,
+        metadata=graph.metadata,
+    )
+
+
+def _wrong_format(path: Path, wanted: Format, actual: Format | None) -> ModelFormatError:
+    if actual is None:
+        return ModelFormatError(f"{path} is not a whole .{wanted} model: it holds no network")
+    return ModelFormatError(
+        f"{path} is a .{actual} model and a .{wanted} is needed: "
+        "the BPU runtimes load .bin files, ONNX Runtime loads .onnx files"
+    )
+
+
+class _Malformed(ValueError):
+    """The bytes are no protobuf message."""
+
+
+_Field = tuple[int, "int | memoryview"]
+
+
+def _fields(message: memoryview) -> Iterator[_Field]:
+    """The fields of one protobuf message in order; nested messages stay bytes."""
+    position = 0
+    while position < len(message):
+        key, position = _varint(message, position)
+        number, wire_type = key >> 3, key & 7
+        if number == 0:
+            raise _Malformed("field number 0")
+        if wire_type == _VARINT:
+            value, position = _varint(message, position)
+            yield number, value
+            continue
+        if wire_type == _BYTES:
+            length, position = _varint(message, position)
+        elif wire_type in (_FIXED64, _FIXED32):
+            length = 8 if wire_type == _FIXED64 else 4
+        else:
+            raise _Malformed(f"wire type {wire_type}")
+        if position + length > len(message):
+            raise _Malformed(f"{position + length - len(message)} bytes are missing")
+        yield number, message[position : position + length]
+        position += length
+
+
+def _varint(message: memoryview, position: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        if position >= len(message):
+            raise _Malformed("it ends inside a number")
+        byte = message[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+    raise _Malformed("a number of more than 64 bits")
+
+
+def _messages(fields: Iterator[_Field] | list[_Field], number: int) -> Iterator[memoryview]:
+    for field_number, value in fields:
+        if field_number == number and isinstance(value, memoryview):
+            yield value
+
+
+def _first(message: memoryview, number: int) -> memoryview:
+    return next(_messages(_fields(message), number), memoryview(b""))
+
+
+def _text(message: memoryview, number: int) -> str:
+    return str(_first(message, number), "utf-8", "replace")
+
+
+def _format_of(fields: list[_Field]) -> Format | None:
+    # onnx.proto: graph = 7, opset_import = 8. runtime.proto: graph = 3, graphs = 5, and nothing
+    # above 6. ONNX's own 3 is the producer's version.
+    messages = {number for number, value in fields if isinstance(value, memoryview)}
+    if messages & {7, 8}:
+        return "onnx" if messages >= {7, 8} else None
+    return "bin" if messages & {3, 5} else None
+
+
+@dataclass(frozen=True)
+class _Graph:
+    input_shapes: tuple[tuple[int | None, ...], ...] = ()
+    output_shapes: tuple[tuple[int | None, ...], ...] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of_onnx(cls, model: list[_Field]) -> _Graph:
+        """Field numbers are those of onnx.proto: ModelProto, GraphProto, ValueInfoProto."""
+        graph = list(_fields(next(_messages(model, 7))))
+        weights = {_text(tensor, 8) for tensor in _messages(graph, 5)}
+        inputs = [info for info in _messages(graph, 11) if _text(info, 1) not in weights]
+        return cls(
+            input_shapes=tuple(map(_shape, inputs)),
+            output_shapes=tuple(map(_shape, _messages(graph, 12))),
+            metadata={_text(entry, 1): _text(entry, 2) for entry in _messages(model, 14)},
+        )
+
+
+def _shape(value_info: memoryview) -> tuple[int | None, ...]:
+    tensor_type = _first(_first(value_info, 2), 1)  # type.tensor_type
+    dimensions = _messages(_fields(_first(tensor_type, 2)), 1)  # shape.dim
+    # dim_value = 1; a dim_param, or neither, is a dynamic dimension.
+    return tuple(
+        next((v for n, v in _fields(d) if n == 1 and isinstance(v, int) and v > 0), None)
+        for d in dimensions
+    )

@@ -1,0 +1,347 @@
+"""Finds a model's file on this machine, fetches it, and checks it against its lock file.
+
+A lock file, `<file>.lock` beside a downloaded model, keeps what was first fetched. The publisher
+gives no checksums, so the first download is trusted over HTTPS, and from then on every load and
+every later download must match.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from efv2_ros.models import efficientformerv2 as network
+from efv2_ros.models import graph
+from efv2_ros.models.catalog import Catalog, ModelSpec
+from efv2_ros.models.download import Progress, download
+from efv2_ros.models.lock import Lock
+from efv2_ros.models.modelfile import (
+    FORMATS,
+    Format,
+    ModelCorruptError,
+    ModelError,
+    ModelFile,
+    read_model_file,
+)
+from efv2_ros.resources import cache_dir
+
+Origin = Literal["model_path", "EFV2_MODEL_DIR", "cache", "board", "download", "untrained"]
+
+BOARD_DIR = Path("/opt/hobot/model/x5/basic")
+"""Where RDK X5 images keep the models they come with."""
+
+_log = logging.getLogger(__name__)
+
+
+class ModelNotFoundError(ModelError):
+    """A model file that is in none of the places; the message names them and the cure."""
+
+
+@dataclass(frozen=True)
+class ResolvedModel:
+    """A model file that was found, read whole and checked.
+
+    Attributes:
+        spec: what describes it.
+        path: the file.
+        format: `bin` or `onnx`, by content.
+        sha256: lower-case hexadecimal digest of the file.
+        size: bytes.
+        origin: how it was found.
+        untrained: whether its weights were never trained.
+    """
+
+    spec: ModelSpec
+    path: Path
+    format: Format
+    sha256: str
+    size: int
+    origin: Origin
+    untrained: bool
+
+
+@dataclass(frozen=True)
+class FileStatus:
+    """Where one file of the catalog is and whether it is good.
+
+    Attributes:
+        spec: the model.
+        format: `bin` or `onnx`.
+        path: where it is; None where it is not on this machine.
+        origin: the place it is in; None where it is not on this machine.
+        size: bytes; None where there is no good file.
+        sha256: digest; None where there is no good file.
+        locked: whether a lock file vouches for it.
+        problem: what is wrong with it, as a sentence; None where nothing is.
+    """
+
+    spec: ModelSpec
+    format: Format
+    path: Path | None
+    origin: Origin | None
+    size: int | None
+    sha256: str | None
+    locked: bool
+    problem: str | None
+
+
+def resolve(
+    spec: ModelSpec,
+    format: Format,
+    *,
+    model_path: Path | None = None,
+    allow_download: bool = False,
+    allow_untrained: bool = False,
+    progress: Progress | None = None,
+) -> ResolvedModel:
+    """Find a model's file and check it.
+
+    The first of: `model_path`; `$EFV2_MODEL_DIR`; the user cache; the board's own models; a
+    download; the untrained network. A file that is there but damaged is an error, not a reason
+    to look further, and so is a `model_path` without the file.
+
+    Args:
+        spec: the model.
+        format: which of its files.
+        model_path: a model file, or a folder that holds the catalog's file.
+        allow_download: fetch the file into the user cache where it is in no place.
+        allow_untrained: make do with seeded random weights where there is no trained model
+            (EfficientFormerV2 as ONNX only).
+        progress: told of a download's progress.
+
+    Raises:
+        ModelNotFoundError: there is no such file.
+        ModelCorruptError: the file differs from its lock file.
+        ModelFormatError: the file is not a model, or of another format.
+        DownloadError: the file could not be fetched, and nothing else is allowed.
+    """
+    found = _find(spec, format, model_path)
+    if found is not None:
+        path, origin = found
+        return _resolved(spec, _checked(spec, path, format), origin)
+    if model_path is not None:
+        raise _not_found(spec, format, model_path)
+    size = _network_size(spec) if allow_untrained and format == "onnx" else None
+    if allow_download and _url(spec, format) is not None:
+        try:
+            return fetch(spec, format, progress=progress)
+        except ModelError as error:
+            if size is None:
+                raise
+            _log.warning("%s", error)
+    if size is not None:
+        return _resolved(spec, _untrained(spec, size), "untrained")
+    raise _not_found(spec, format, None)
+
+
+def fetch(
+    spec: ModelSpec, format: Format, *, update: bool = False, progress: Progress | None = None
+) -> ResolvedModel:
+    """Download a model's file into the user cache.
+
+    A good file that is there already stays and is not fetched again. A damaged or missing one is
+    fetched, and must match the lock file where there is one.
+
+    Args:
+        spec: the model.
+        format: which of its files.
+        update: fetch in any case, and take what comes for the new good version.
+        progress: told of the progress.
+
+    Raises:
+        DownloadError: the file could not be fetched or stored.
+        ModelFormatError: what was fetched is not a model.
+        ModelCorruptError: what was fetched is not what the lock file describes.
+        ModelNotFoundError: the catalog has no address for it.
+    """
+    url = _url(spec, format)
+    if url is None:
+        raise ModelNotFoundError(
+            f"the catalog has no address of a .{format} of {spec.name}: "
+            "put the file into $EFV2_MODEL_DIR or give model_path"
+        )
+    target = _cache_path(spec, format)
+    origin: Origin = "cache"
+
+    def needed() -> bool:
+        return update or _problem(spec, target, format) is not None
+
+    def accept(part: Path) -> None:
+        nonlocal origin
+        try:
+            fetched = read_model_file(part, format)
+        except ModelError as error:
+            raise type(error)(f"{url} did not bring a model: {error}") from error
+        lock = None if update else Lock.read(target)
+        if lock is not None and lock.sha256 != fetched.sha256:
+            raise ModelCorruptError(
+                f"{url} now brings another file (SHA-256 {fetched.sha256[:12]}...) than the one "
+                f"fetched on {lock.fetched_at[:10]} ({lock.sha256[:12]}...): if the change is "
+                f"meant, take it with `{_fetch_command(spec, format)} --update`"
+            )
+        now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+        # The lock first: should the power fail between the two, the next fetch mends it.
+        Lock(url, fetched.size, fetched.sha256, now).write(target)
+        origin = "download"
+
+    download(url, target, accept=accept, needed=needed, progress=progress)
+    return _resolved(spec, _checked(spec, target, format), origin)
+
+
+def status(spec: ModelSpec, format: Format, *, model_path: Path | None = None) -> FileStatus:
+    """Where a model's file is and whether it is good; raises nothing and fetches nothing.
+
+    Args:
+        spec: the model.
+        format: which of its files.
+        model_path: see `resolve`.
+    """
+    found = _find(spec, format, model_path)
+    if found is None:
+        return FileStatus(spec, format, None, None, None, None, locked=False, problem=None)
+    path, origin = found
+    locked = Lock.path_for(path).exists()
+    try:
+        file = _checked(spec, path, format)
+    except ModelError as error:
+        return FileStatus(spec, format, path, origin, None, None, locked, str(error))
+    return FileStatus(spec, format, path, origin, file.size, file.sha256, locked, None)
+
+
+def inventory(catalog: Catalog) -> list[FileStatus]:
+    """The status of every file the catalog lists, in the catalog's order."""
+    return [status(spec, format) for spec in catalog for format in FORMATS if format in spec.files]
+
+
+def _resolved(spec: ModelSpec, file: ModelFile, origin: Origin) -> ResolvedModel:
+    return ResolvedModel(
+        spec, file.path, file.format, file.sha256, file.size, origin, file.untrained
+    )
+
+
+# --- Places
+
+
+def _cache_path(spec: ModelSpec, format: Format) -> Path:
+    return cache_dir() / "models" / spec.files[format].filename
+
+
+def _places(spec: ModelSpec, format: Format) -> Iterator[tuple[Path, Origin]]:
+    """Where the catalog's file may be, first choice first."""
+    if format not in spec.files:
+        return
+    filename = spec.files[format].filename
+    folder = os.environ.get("EFV2_MODEL_DIR")
+    if folder:
+        yield Path(folder).expanduser() / filename, "EFV2_MODEL_DIR"
+    yield _cache_path(spec, format), "cache"
+    if format == "bin":
+        yield BOARD_DIR / filename, "board"
+
+
+def _find(spec: ModelSpec, format: Format, model_path: Path | None) -> tuple[Path, Origin] | None:
+    if model_path is not None:
+        model_path = model_path.expanduser()
+        if model_path.is_dir() and format in spec.files:
+            model_path /= spec.files[format].filename
+        return (model_path, "model_path") if model_path.is_file() else None
+    return next(((p, origin) for p, origin in _places(spec, format) if p.is_file()), None)
+
+
+def _url(spec: ModelSpec, format: Format) -> str | None:
+    return spec.files[format].url if format in spec.files else None
+
+
+def _fetch_command(spec: ModelSpec, format: Format) -> str:
+    return f"efv2 models fetch {spec.size} --format {format}"
+
+
+def _not_found(spec: ModelSpec, format: Format, model_path: Path | None) -> ModelNotFoundError:
+    source = spec.files.get(format)
+    if model_path is not None:
+        wanted = f" {source.filename}" if source and model_path.is_dir() else ""
+        kind = "holds no file" if model_path.is_dir() else "is no file"
+        message = f"model_path {model_path} {kind}{wanted}"
+        others = "leave model_path empty and fetch it with"
+    elif source is None:
+        return ModelNotFoundError(
+            f"the catalog lists no .{format} of {spec.name}: give model_path"
+        )
+    else:
+        places = [str(path.parent) for path, _ in _places(spec, format)]
+        if not os.environ.get("EFV2_MODEL_DIR"):
+            places.insert(0, "$EFV2_MODEL_DIR (not set)")
+        message = f"{source.filename} is not in {', '.join(places)}"
+        others = "fetch it with"
+    if source is None or source.url is None:
+        return ModelNotFoundError(f"{message}: put the file there")
+    return ModelNotFoundError(f"{message}: {others} `{_fetch_command(spec, format)}`")
+
+
+# --- Checks
+
+
+def _checked(spec: ModelSpec, path: Path, format: Format) -> ModelFile:
+    """Read the file and compare it to its lock, where there is one.
+
+    Raises:
+        ModelCorruptError: the file differs from its lock, or the lock cannot be read.
+        ModelError: as `read_model_file`.
+    """
+    lock = Lock.read(path)
+    try:
+        return read_model_file(path, format, expected_sha256=lock.sha256 if lock else None)
+    except ModelCorruptError as error:
+        if format in spec.files and path == _cache_path(spec, format):
+            cure = f"fetch it again with `{_fetch_command(spec, format)}`"
+        else:
+            cure = f"put the right file there, or delete {Lock.path_for(path)} if it is right"
+        raise ModelCorruptError(f"{error}: {cure}") from error
+
+
+def _problem(spec: ModelSpec, path: Path, format: Format) -> str | None:
+    if not path.is_file():
+        return "it is not there"
+    try:
+        _checked(spec, path, format)
+    except ModelError as error:
+        return str(error)
+    return None
+
+
+# --- The untrained network
+
+
+def _network_size(spec: ModelSpec) -> network.Size | None:
+    """The EfficientFormerV2 size that an entry describes; None for another model."""
+    image = (spec.height, spec.width, spec.classes)
+    if image != (network.IMAGE_SIDE, network.IMAGE_SIDE, network.CLASSES):
+        return None
+    return next((s for s in network.SIZES if spec.name == f"efficientformerv2_{s}"), None)
+
+
+def _untrained(spec: ModelSpec, size: network.Size) -> ModelFile:
+    """The seeded network, built once for each version of its builder."""
+    sources = (Path(network.__file__), Path(graph.__file__))
+    builder = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
+    path = cache_dir() / "untrained" / f"{spec.name}-untrained-{builder[:12]}.onnx"
+    if not path.is_file():
+        try:
+            network.write(path, network.seeded_state(size))
+        except ImportError as error:
+            raise ModelError(
+                f"the untrained {spec.name} cannot be built without the onnx package: "
+                f"pip install onnx, or fetch the trained one with `{_fetch_command(spec, 'onnx')}`"
+            ) from error
+        except OSError as error:
+            raise ModelError(
+                f"the untrained {spec.name} cannot be stored in {path.parent} "
+                f"({error.strerror}): free space there or set XDG_CACHE_HOME"
+            ) from error
+    return read_model_file(path, "onnx")

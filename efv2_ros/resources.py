@@ -1,0 +1,55 @@
+"""Where the package's own files and its cache are. Needs neither ROS nor ament."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+_PACKAGE = "efv2_ros"
+
+
+def share_path(*parts: str) -> Path:
+    """Find a file or folder that the package installs under `share/efv2_ros`.
+
+    A source checkout wins, then every prefix in `AMENT_PREFIX_PATH`, then the prefixes above
+    this module and Python's own.
+
+    Args:
+        *parts: path components below `share/efv2_ros`, for example `"models", "catalog.yaml"`.
+
+    Raises:
+        FileNotFoundError: nothing of that name is in any of these places.
+    """
+    roots = list(dict.fromkeys(_share_roots()))
+    for root in roots:
+        candidate = root.joinpath(*parts)
+        if candidate.exists():
+            return candidate
+    raise FileNotFoundError(
+        f"{'/'.join(parts)} of {_PACKAGE} is in none of {', '.join(map(str, roots))}: "
+        "build the package with colcon and source its setup file, or run from a source checkout"
+    )
+
+
+def _share_roots() -> Iterator[Path]:
+    module = Path(__file__).resolve()
+    checkout = module.parents[1]
+    if (checkout / "package.xml").is_file():
+        yield checkout
+    for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep):
+        if prefix:
+            yield Path(prefix) / "share" / _PACKAGE
+    for prefix_dir in (*module.parents[2:], Path(sys.prefix)):
+        yield prefix_dir / "share" / _PACKAGE
+
+
+def cache_dir() -> Path:
+    """The user's cache folder for this package; it may not exist yet.
+
+    `$XDG_CACHE_HOME/efv2_ros`, or `~/.cache/efv2_ros` where the variable is unset or, as the
+    XDG base directory specification asks, not an absolute path.
+    """
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (base if base.is_absolute() else Path.home() / ".cache") / _PACKAGE

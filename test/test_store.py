@@ -1,0 +1,404 @@
+import dataclasses
+import hashlib
+import json
+import subprocess
+import sys
+
+import onnx
+import pytest
+import tiny_models
+from http_server import serving
+
+from efv2_ros.models import store
+from efv2_ros.models.catalog import Catalog, ModelFileSource, ModelSpec
+from efv2_ros.models.download import DownloadError
+from efv2_ros.models.lock import Lock
+from efv2_ros.models.modelfile import ModelCorruptError, ModelError, ModelFormatError
+from efv2_ros.models.store import ModelNotFoundError, fetch, inventory, resolve, status
+from efv2_ros.resources import cache_dir
+
+# ModelProto of runtime.proto: ir_version = 1, graph = 3.
+BIN = b"\x08\x01\x1a\x06\x12\x04main"
+
+
+@pytest.fixture
+def places(tmp_path, monkeypatch):
+    """The folders that are searched, all there and empty."""
+    places = {
+        "EFV2_MODEL_DIR": tmp_path / "models",
+        "cache": cache_dir() / "models",
+        "board": tmp_path / "board",
+    }
+    for folder in places.values():
+        folder.mkdir(parents=True)
+    monkeypatch.setenv("EFV2_MODEL_DIR", str(places["EFV2_MODEL_DIR"]))
+    monkeypatch.setattr(store, "BOARD_DIR", places["board"])
+    return places
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A model's bytes: `model(seed)`."""
+
+    def model(seed=0):
+        path = tiny_models.projection(tmp_path / "tiny.onnx", 10, height=64, width=64, seed=seed)
+        return path.read_bytes()
+
+    return model
+
+
+@pytest.fixture
+def server(monkeypatch, model):
+    monkeypatch.setenv("no_proxy", "*")
+    with serving() as server:
+        server.behaviour.content = model()
+        yield server
+
+
+@pytest.fixture
+def spec(server):
+    return ModelSpec(
+        "tiny",
+        "t0",
+        64,
+        64,
+        10,
+        files={
+            "onnx": ModelFileSource(server.url("tiny.onnx"), "tiny.onnx"),
+            "bin": ModelFileSource(server.url("tiny.bin"), "tiny.bin"),
+        },
+    )
+
+
+# --- Finding
+
+
+def test_the_order_of_places(spec, places, tmp_path):
+    own = tmp_path / "own.bin"
+    for path in [own, *(folder / "tiny.bin" for folder in places.values())]:
+        path.write_bytes(BIN)
+    found = resolve(spec, "bin", model_path=own)
+    assert (found.path, found.origin) == (own, "model_path")
+    for origin, folder in places.items():
+        found = resolve(spec, "bin", allow_download=True)
+        assert (found.path, found.origin) == (folder / "tiny.bin", origin)
+        found.path.unlink()
+    with pytest.raises(ModelNotFoundError):
+        resolve(spec, "bin")
+
+
+def test_the_board_has_no_onnx(spec, places, model):
+    (places["board"] / "tiny.onnx").write_bytes(model())
+    with pytest.raises(ModelNotFoundError):
+        resolve(spec, "onnx")
+
+
+def test_what_is_found_is_described(spec, places, model):
+    path = places["cache"] / "tiny.onnx"
+    path.write_bytes(model())
+    found = resolve(spec, "onnx")
+    assert found.spec is spec
+    assert found.format == "onnx"
+    assert found.size == len(model())
+    assert found.sha256 == hashlib.sha256(model()).hexdigest()
+    assert not found.untrained
+
+
+def test_model_path_may_be_a_folder_or_any_name(spec, places, tmp_path, model, monkeypatch):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for path in (folder / "tiny.onnx", folder / "renamed"):
+        path.write_bytes(model())
+    assert resolve(spec, "onnx", model_path=folder).path == folder / "tiny.onnx"
+    assert resolve(spec, "onnx", model_path=folder / "renamed").path == folder / "renamed"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    tilde = type(folder)("~/folder")
+    assert resolve(spec, "onnx", model_path=tilde).path == folder / "tiny.onnx"
+
+
+def test_model_path_is_not_passed_over(spec, places, tmp_path, model):
+    """Nothing else is taken, wherever it may come from."""
+    (places["cache"] / "tiny.onnx").write_bytes(model())
+    for path, complaint in [
+        (tmp_path / "absent.onnx", "absent.onnx is no file"),
+        (places["board"], "board holds no file tiny.onnx"),
+    ]:
+        with pytest.raises(ModelNotFoundError, match=complaint):
+            resolve(spec, "onnx", model_path=path, allow_download=True, allow_untrained=True)
+
+
+def test_model_path_of_the_other_format(spec, tmp_path, model):
+    path = tmp_path / "own.onnx"
+    path.write_bytes(model())
+    with pytest.raises(ModelFormatError, match=r"is a \.onnx model and a \.bin is needed"):
+        resolve(spec, "bin", model_path=path)
+
+
+def test_not_found_names_file_places_and_command(spec, places, server):
+    with pytest.raises(ModelNotFoundError) as caught:
+        resolve(spec, "bin")
+    assert str(caught.value) == (
+        f"tiny.bin is not in {places['EFV2_MODEL_DIR']}, {places['cache']}, {places['board']}: "
+        "fetch it with `efv2 models fetch t0 --format bin`"
+    )
+    assert server.requests == []
+
+
+def test_not_found_tells_of_the_variable(spec, places, monkeypatch):
+    monkeypatch.delenv("EFV2_MODEL_DIR")
+    with pytest.raises(ModelNotFoundError, match=r"\$EFV2_MODEL_DIR \(not set\), .*--format onnx"):
+        resolve(spec, "onnx")
+
+
+def test_a_file_without_an_address(places):
+    spec = ModelSpec("own", "own", 64, 64, 3, files={"onnx": ModelFileSource(None, "own.onnx")})
+    with pytest.raises(ModelNotFoundError, match=r"own\.onnx is not in .*: put the file there"):
+        resolve(spec, "onnx", allow_download=True)
+    with pytest.raises(ModelNotFoundError, match=r"lists no \.bin of own: give model_path"):
+        resolve(spec, "bin", allow_download=True)
+    for format in ("onnx", "bin"):
+        with pytest.raises(ModelNotFoundError, match="no address"):
+            fetch(spec, format)
+
+
+# --- Fetching
+
+
+def test_a_download_is_locked_and_found_again(spec, places, server, model):
+    told = []
+    first = resolve(
+        spec, "onnx", allow_download=True, progress=lambda done, total: told.append((done, total))
+    )
+    assert first.origin == "download"
+    assert first.path == places["cache"] / "tiny.onnx"
+    assert first.path.read_bytes() == model()
+    assert told[-1] == (len(model()), len(model()))
+    lock = json.loads((places["cache"] / "tiny.onnx.lock").read_text())
+    assert lock.pop("fetched_at").endswith("+00:00")
+    assert lock == {"url": server.url("tiny.onnx"), "size": first.size, "sha256": first.sha256}
+    assert {path.name for path in places["cache"].iterdir()} == {"tiny.onnx", "tiny.onnx.lock"}
+
+    again = resolve(spec, "onnx", allow_download=True)
+    assert again == dataclasses.replace(first, origin="cache")
+    assert fetch(spec, "onnx") == again
+    assert len(server.requests) == 1
+
+
+@pytest.fixture
+def fetched(spec, places):
+    """A file that was fetched, with its lock."""
+    return fetch(spec, "onnx").path
+
+
+def test_a_changed_file_is_not_loaded(spec, fetched, model):
+    fetched.write_bytes(model(seed=1))
+    with pytest.raises(
+        ModelCorruptError, match=r"has changed .*efv2 models fetch t0 --format onnx"
+    ):
+        resolve(spec, "onnx", allow_download=True, allow_untrained=True)
+
+
+@pytest.mark.parametrize("damage", ["bit", "cut", "empty"])
+def test_a_damaged_file_is_not_loaded_and_fetch_mends_it(spec, fetched, model, damage):
+    good = fetched.read_bytes()
+    flipped = good[:-200] + bytes([good[-200] ^ 1]) + good[-199:]
+    fetched.write_bytes({"bit": flipped, "cut": good[:-1], "empty": b""}[damage])
+    with pytest.raises(ModelCorruptError):
+        resolve(spec, "onnx")
+    assert status(spec, "onnx").problem is not None
+    assert fetch(spec, "onnx").origin == "download"
+    assert fetched.read_bytes() == good
+    assert status(spec, "onnx").problem is None
+
+
+def test_a_file_elsewhere_is_held_to_its_lock(spec, fetched, tmp_path, model):
+    copy = tmp_path / "copy.onnx"
+    copy.write_bytes(model(seed=1))
+    Lock.path_for(copy).write_bytes(Lock.path_for(fetched).read_bytes())
+    with pytest.raises(ModelCorruptError, match=r"delete .*copy\.onnx\.lock if it is right"):
+        resolve(spec, "onnx", model_path=copy)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"size": 1}', "null"])
+def test_a_damaged_lock(spec, fetched, content):
+    Lock.path_for(fetched).write_text(content)
+    for attempt in (resolve, fetch):
+        with pytest.raises(ModelCorruptError, match=r"onnx\.lock cannot be used: delete it"):
+            attempt(spec, "onnx")
+    Lock.path_for(fetched).unlink()
+    assert not status(spec, "onnx").locked
+    assert resolve(spec, "onnx").path == fetched
+
+
+def test_a_new_version_is_taken_only_if_meant(spec, fetched, server, model):
+    good = fetched.read_bytes()
+    server.behaviour.content = model(seed=1)
+    server.behaviour.etag = '"2"'
+    assert fetch(spec, "onnx").origin == "cache"  # the file is good: nothing to do
+    fetched.unlink()
+    with pytest.raises(ModelCorruptError, match=r"another file.*--format onnx --update`"):
+        fetch(spec, "onnx")
+    assert not fetched.exists()
+
+    fetched.write_bytes(good)
+    assert fetch(spec, "onnx", update=True).sha256 == hashlib.sha256(model(seed=1)).hexdigest()
+    assert resolve(spec, "onnx").path.read_bytes() == model(seed=1)
+
+
+def test_what_is_not_a_model_never_replaces_one(spec, fetched, server, model):
+    good = fetched.read_bytes()
+    lock = Lock.path_for(fetched).read_bytes()
+    for content, complaint in [
+        (b"<!DOCTYPE html><html><body>Please log in</body></html>", "is a web page"),
+        (b'{"error": "gone"}', "is not a whole"),
+        (good[:-1], "is not a whole"),
+        (b"", "is empty"),
+        (BIN, r"is a \.bin model and a \.onnx is needed"),
+    ]:
+        server.behaviour.content = content
+        with pytest.raises(
+            ModelFormatError, match=f"tiny.onnx did not bring a model: .*{complaint}"
+        ):
+            fetch(spec, "onnx", update=True)
+        assert fetched.read_bytes() == good
+        assert Lock.path_for(fetched).read_bytes() == lock
+        assert {path.name for path in fetched.parent.iterdir()} == {
+            "tiny.onnx",
+            "tiny.onnx.lock",
+        }
+    server.behaviour.content = model()
+    server.behaviour.claimed_length = len(good) - 1  # a length that cuts the file short
+    with pytest.raises(ModelFormatError, match="is not a whole"):
+        fetch(spec, "onnx", update=True)
+    server.behaviour.claimed_length = None
+    server.behaviour.statuses = [404]
+    with pytest.raises(DownloadError):
+        fetch(spec, "onnx", update=True)
+    assert fetched.read_bytes() == good
+    assert resolve(spec, "onnx").path == fetched
+
+
+def test_a_first_download_that_fails_leaves_nothing(spec, places, server):
+    server.behaviour.content = b"<html></html>"
+    with pytest.raises(ModelFormatError):
+        resolve(spec, "onnx", allow_download=True)
+    assert list(places["cache"].iterdir()) == []
+
+
+def test_processes_that_fetch_at_once(spec, places, server, model):
+    code = (
+        "import sys; from efv2_ros.models.catalog import ModelFileSource, ModelSpec;"
+        "from efv2_ros.models.store import fetch;"
+        "files = {'onnx': ModelFileSource(sys.argv[1], 'tiny.onnx')};"
+        "print(fetch(ModelSpec('tiny', 't0', 64, 64, 10, files=files), 'onnx').origin)"
+    )
+    command = [sys.executable, "-c", code, server.url("tiny.onnx")]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    origins = [process.communicate(timeout=60)[0].strip() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert sorted(origins) == ["cache", "cache", "download"]
+    assert len(server.requests) == 1
+    assert (places["cache"] / "tiny.onnx").read_bytes() == model()
+
+
+# --- Status
+
+
+def test_the_status_of_every_file(places, model):
+    catalog = Catalog.load()
+    (places["cache"] / catalog["s0"].files["onnx"].filename).write_bytes(model())
+    (places["board"] / catalog["s1"].files["bin"].filename).write_bytes(b"<html>")
+    statuses = {(s.spec.size, s.format): s for s in inventory(catalog)}
+    assert len(statuses) == 6
+    good = statuses["s0", "onnx"]
+    assert (good.origin, good.size, good.locked, good.problem) == (
+        "cache",
+        len(model()),
+        False,
+        None,
+    )
+    assert good.sha256 == hashlib.sha256(model()).hexdigest()
+    bad = statuses["s1", "bin"]
+    assert (bad.origin, bad.sha256) == ("board", None)
+    assert "is a web page" in bad.problem
+    for key in statuses.keys() - {("s0", "onnx"), ("s1", "bin")}:
+        assert (statuses[key].path, statuses[key].problem) == (None, None)
+
+
+def test_the_status_tells_of_the_lock(spec, fetched):
+    assert status(spec, "onnx").locked
+    assert not status(spec, "onnx", model_path=fetched.parent / "absent").locked
+
+
+# --- The untrained network
+
+
+@pytest.fixture
+def untrained(places):
+    return resolve(Catalog.load()["s0"], "onnx", allow_untrained=True)
+
+
+def test_the_untrained_network_says_so_wherever_it_is(untrained, tmp_path):
+    assert (untrained.origin, untrained.untrained) == ("untrained", True)
+    onnx.checker.check_model(onnx.load(untrained.path))
+    copy = tmp_path / "looks_trained.onnx"
+    copy.write_bytes(untrained.path.read_bytes())
+    found = resolve(untrained.spec, "onnx", model_path=copy)
+    assert (found.origin, found.untrained) == ("model_path", True)
+
+
+def test_the_untrained_network_is_built_once_for_each_builder(untrained, monkeypatch, tmp_path):
+    built = []
+    write = store.network.write
+    monkeypatch.setattr(
+        store.network, "write", lambda path, state: (built.append(path), write(path, state))
+    )
+    assert resolve(untrained.spec, "onnx", allow_untrained=True) == untrained
+    assert built == []
+    changed = tmp_path / "efficientformerv2.py"
+    changed.write_text("# another builder", encoding="utf-8")
+    monkeypatch.setattr(store.network, "__file__", str(changed))
+    assert resolve(untrained.spec, "onnx", allow_untrained=True).path == built[0]
+    assert built[0] != untrained.path
+
+
+def test_a_trained_model_comes_first(untrained, places, server, model):
+    source = ModelFileSource(server.url("s0.onnx"), "s0.onnx")
+    spec = dataclasses.replace(untrained.spec, files={"onnx": source})
+    found = resolve(spec, "onnx", allow_download=True, allow_untrained=True)
+    assert (found.origin, found.untrained) == ("download", False)
+
+
+@pytest.mark.parametrize("fault", [{"statuses": [404]}, {"content": b"<html>"}])
+def test_the_untrained_network_serves_when_a_download_fails(untrained, server, fault, caplog):
+    for name, value in fault.items():
+        setattr(server.behaviour, name, value)
+    source = ModelFileSource(server.url("s0.onnx"), "s0.onnx")
+    spec = dataclasses.replace(untrained.spec, files={"onnx": source})
+    with pytest.raises(ModelError):
+        resolve(spec, "onnx", allow_download=True)
+    server.behaviour.statuses = [404] if "statuses" in fault else []
+    found = resolve(spec, "onnx", allow_download=True, allow_untrained=True)
+    assert (found.origin, found.untrained) == ("untrained", True)
+    assert "s0.onnx" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("format", "changes"), [("bin", {}), ("onnx", {"classes": 5}), ("onnx", {"name": "other"})]
+)
+def test_only_efficientformerv2_has_an_untrained_network(places, format, changes):
+    spec = dataclasses.replace(Catalog.load()["s0"], **changes)
+    with pytest.raises(ModelNotFoundError):
+        resolve(spec, format, allow_untrained=True)
+
+
+def test_the_untrained_network_needs_onnx(places, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(ModelError, match=r"without the onnx package: pip install onnx"):
+        resolve(Catalog.load()["s0"], "onnx", allow_untrained=True)
+
+
+def test_the_untrained_network_needs_room(places):
+    (cache_dir() / "untrained").write_text("in the way")
+    with pytest.raises(ModelError, match=r"cannot be stored in .*untrained"):
+        resolve(Catalog.load()["s0"], "onnx", allow_untrained=True)
