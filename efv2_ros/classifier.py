@@ -1,0 +1,255 @@
+"""One image in, one prediction out: the same way for the node, the CLI and every measurement."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from efv2_ros.models.catalog import Catalog, ModelSpec, spec_for_file
+from efv2_ros.models.store import ResolvedModel, resolve
+from efv2_ros.runtimes.base import ImageInput, Runtime, open_runtime, select_runtime
+from efv2_ros.vision.frame import Frame
+from efv2_ros.vision.labels import LabelsError, load_labels
+from efv2_ros.vision.nv12 import Fit, InputRange, Nv12Converter, Roi
+from efv2_ros.vision.postprocess import Prediction, TopK
+
+Progress = Callable[[int, int | None], None]
+"""Told of the bytes received so far and the bytes expected, while a download runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRequest:
+    """Which model to run and how. Empty texts and None mean "what the catalog says".
+
+    Attributes:
+        model_size: `s0`, `s1`, `s2`, or a name from `catalog_file`.
+        model_path: A model file, or a folder that holds the catalog's file.
+        catalog_file: A catalog added to the package's.
+        mean: R, G, B mean of a float model.
+        scale: R, G, B factors after the mean.
+        labels_file: Class names.
+        nv12_range: Range of the NV12 samples the model was compiled for.
+        runtime: A name from `RUNTIMES`, or `auto`.
+        slots: Callers of `Classifier.classify` at once.
+        threads: CPU threads of one inference.
+        allow_download: Fetch a model that is not on this machine.
+        allow_untrained: Make do with the untrained network when there is no model.
+    """
+
+    model_size: str = "s0"
+    model_path: str = ""
+    catalog_file: str = ""
+    mean: tuple[float, float, float] | None = None
+    scale: tuple[float, float, float] | None = None
+    labels_file: str = ""
+    nv12_range: Literal["auto", "full", "limited"] = "auto"
+    runtime: str = "auto"
+    slots: int = 1
+    threads: int = 0
+    allow_download: bool = False
+    allow_untrained: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ViewOptions:
+    """How a frame is looked at and how much of the answer is told; cheap to change.
+
+    Attributes:
+        fit: How a frame fills the model's input.
+        roi: Part of the frame to classify.
+        input_range: Range of the camera's own YUV.
+        top_k: Most results a frame.
+        score_threshold: Results with a lower score are left out.
+    """
+
+    fit: Fit = "crop"
+    roi: Roi | None = None
+    input_range: InputRange = "auto"
+    top_k: int = 5
+    score_threshold: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A model in memory with all that describes it. Made by `load_model`.
+
+    Attributes:
+        request: What was asked for.
+        file: What was found.
+        image: The image the model takes.
+        runtime: What runs it.
+        labels: A name for each class; an untrained network's say that it is.
+    """
+
+    request: ModelRequest
+    file: ResolvedModel
+    image: ImageInput
+    runtime: Runtime
+    labels: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The model's name; an untrained one says so."""
+        return f"{self.file.spec.name} (untrained)" if self.file.untrained else self.file.spec.name
+
+    def close(self) -> None:
+        """Free the runtime."""
+        self.runtime.close()
+
+
+def find_model(request: ModelRequest, progress: Progress | None = None) -> ResolvedModel:
+    """The file a request means, checked against its lock file, without loading it.
+
+    Raises:
+        ModelError: The catalog has no such model or is broken, there is no such file, or the
+            file is damaged.
+        RuntimeUnavailableError: There is no such runtime.
+    """
+    _, kind = select_runtime(request.runtime)
+    return resolve(
+        _describe(request),
+        kind.model_format,
+        model_path=Path(request.model_path) if request.model_path else None,
+        allow_download=request.allow_download,
+        allow_untrained=request.allow_untrained,
+        progress=progress,
+    )
+
+
+def load_model(request: ModelRequest, progress: Progress | None = None) -> Model:
+    """Find, check and load a model.
+
+    Raises:
+        ModelError, RuntimeUnavailableError: As `find_model`.
+        ModelLoadError: The file is not a model the runtime can run.
+        LabelsError: The labels cannot be read or are not one for each class.
+    """
+    file = find_model(request, progress)
+    spec = file.spec
+    image = ImageInput(spec.height, spec.width, spec.nv12_range, spec.mean, spec.scale)
+    runtime = open_runtime(
+        file.path, image, name=request.runtime, slots=request.slots, threads=request.threads
+    )
+    try:
+        labels = _labels(spec, runtime.info.classes)
+    except LabelsError:
+        runtime.close()
+        raise
+    if file.untrained:
+        labels = tuple(f"{label} (untrained)" for label in labels)
+    return Model(request, file, image, runtime, labels)
+
+
+def _describe(request: ModelRequest) -> ModelSpec:
+    """The catalog's entry, or the description of a file of the user's own."""
+    catalog = Catalog.load(*([Path(request.catalog_file)] if request.catalog_file else []))
+    entry = catalog[request.model_size]
+    given: dict[str, Any] = {
+        "mean": request.mean,
+        "scale": request.scale,
+        "labels": Path(request.labels_file) if request.labels_file else None,
+        "nv12_range": None if request.nv12_range == "auto" else request.nv12_range,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    path = Path(request.model_path)
+    catalogued = {source.filename for source in entry.files.values()}
+    if not path.is_file() or path.name in catalogued:
+        return replace(entry, **given)
+    spec = spec_for_file(path, **given)
+    if spec.labels is None and spec.classes == entry.classes:
+        return replace(spec, labels=entry.labels)  # the same classes, trained anew
+    return spec
+
+
+def _labels(spec: ModelSpec, classes: int) -> tuple[str, ...]:
+    if spec.labels is None:
+        return tuple(f"class {class_id}" for class_id in range(classes))
+    return load_labels(spec.labels, classes)
+
+
+def parse_rgb(text: str) -> tuple[float, float, float]:
+    """Read `R,G,B`, as the mean and scale of a `ModelRequest` are written.
+
+    Raises:
+        ValueError: The text is not three numbers between commas.
+    """
+    try:
+        red, green, blue = (float(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"'{text}' is not three numbers between commas") from None
+    return red, green, blue
+
+
+class Classified(NamedTuple):
+    """A prediction, the model that made it, and the seconds that each stage took."""
+
+    prediction: Prediction
+    model: Model
+    convert: float
+    infer: float
+    postprocess: float
+
+    def lines(self) -> list[str]:
+        """The prediction for people: a score and a label each."""
+        labels = self.model.labels
+        return [
+            f"{score:6.1%} {labels[class_id]}"
+            for class_id, score in zip(*self.prediction, strict=True)
+        ]
+
+
+class _Lane:
+    """What one caller needs for itself: scratch buffers and the NV12 buffer."""
+
+    def __init__(self, model: Model, options: ViewOptions) -> None:
+        image = model.image
+        self.converter = Nv12Converter(
+            image.width,
+            image.height,
+            fit=options.fit,
+            crop_pct=model.file.spec.crop_pct,
+            roi=options.roi,
+            nv12_range=image.nv12_range,
+            input_range=options.input_range,
+        )
+        self.top_k = TopK(model.runtime.info.classes, options.top_k, options.score_threshold)
+        self.nv12 = np.empty(image.nv12_shape, np.uint8)
+
+
+class Classifier:
+    """A model and a way of looking at frames. Threads, at most `slots` of them, may share it."""
+
+    def __init__(self, model: Model, options: ViewOptions | None = None) -> None:
+        self.model = model
+        self.options = options or ViewOptions()
+        self._lanes: queue.LifoQueue[_Lane] = queue.LifoQueue()
+        for _ in range(model.runtime.slots):
+            self._lanes.put(_Lane(model, self.options))
+
+    def classify(self, frame: Frame) -> Classified:
+        """Classify one frame.
+
+        Raises:
+            FrameError: The frame cannot be turned into the model's input.
+            InferenceError: The runtime failed on it.
+        """
+        lane = self._lanes.get()
+        try:
+            start = time.perf_counter()
+            nv12 = lane.converter.convert(frame, lane.nv12)
+            converted = time.perf_counter()
+            logits = self.model.runtime.infer(nv12)
+            inferred = time.perf_counter()
+            prediction = lane.top_k(logits)
+            end = time.perf_counter()
+        finally:
+            self._lanes.put(lane)
+        return Classified(
+            prediction, self.model, converted - start, inferred - converted, end - inferred
+        )

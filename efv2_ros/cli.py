@@ -1,0 +1,349 @@
+"""`efv2`, the command line: classify photos, manage models, see what is here."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich.markup import escape
+from rich.table import Table
+
+from efv2_ros import __version__
+from efv2_ros.classifier import (
+    Classified,
+    Classifier,
+    ModelRequest,
+    ViewOptions,
+    load_model,
+    parse_rgb,
+)
+from efv2_ros.cli_models import models
+from efv2_ros.console import download_bar, messages, output
+from efv2_ros.errors import Efv2Error
+from efv2_ros.runtimes.base import RUNTIMES
+from efv2_ros.vision.frame import FrameError
+from efv2_ros.vision.nv12 import Roi
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class _Group(click.Group):
+    """Shows errors meant for people as one line, with exit status 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (Efv2Error, FrameError) as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="efv2")
+def main() -> None:
+    """EfficientFormerV2 image classification for the RDK X5 and any other machine."""
+
+
+main.add_command(models)
+
+
+class _Parsed(click.ParamType):  # type: ignore[type-arg]
+    """An option whose text is turned into a value by a function that raises ValueError."""
+
+    def __init__(self, metavar: str, parse: Callable[[str], Any]) -> None:
+        self.name, self._parse = metavar, parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return self._parse(value) if isinstance(value, str) else value
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+_RGB = _Parsed("R,G,B", parse_rgb)
+_ROI = _Parsed("X,Y,WIDTH,HEIGHT", Roi.parse)
+
+
+def model_options(command: Command) -> Command:
+    """The options that say which model to run, gathered in one `ModelRequest`."""
+    for option in reversed(
+        [
+            click.option("--size", "model_size", default="s0", show_default=True,
+                         help="Model size s0, s1, s2, or a name from --catalog."),
+            click.option("--model", "model_path", default="", metavar="FILE",
+                         help="A model file of your own; .onnx takes --mean and --scale."),
+            click.option("--catalog", "catalog_file", default="", metavar="FILE",
+                         help="A YAML catalog of your own models."),
+            click.option("--mean", type=_RGB,
+                         help="Mean of a float model's training images, 0..255."),
+            click.option("--scale", type=_RGB,
+                         help="Factors applied after the mean."),
+            click.option("--labels", "labels_file", default="", metavar="FILE",
+                         help="Class names as txt, json or yaml."),
+            click.option("--nv12-range", default="auto", show_default=True,
+                         type=click.Choice(["auto", "full", "limited"]),
+                         help="Range of the NV12 samples the model was compiled for."),
+            click.option("--runtime", default="auto", show_default=True,
+                         type=click.Choice(["auto", *RUNTIMES]), help="What runs the model."),
+            click.option("--threads", default=0, show_default=True, type=click.IntRange(0),
+                         help="CPU threads of one inference; 0 leaves it to the runtime."),
+            click.option("--download", "allow_download", is_flag=True,
+                         help="Fetch a model that is not on this machine."),
+            click.option("--untrained", "allow_untrained", is_flag=True,
+                         help="Without a model, make do with the untrained network."),
+        ]
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def split_request(options: dict[str, Any]) -> ModelRequest:
+    """Takes the options of `model_options` out of `options`."""
+    return ModelRequest(**{name: options.pop(name) for name in _REQUEST_OPTIONS})
+
+
+_REQUEST_OPTIONS = (
+    "model_size", "model_path", "catalog_file", "mean", "scale", "labels_file", "nv12_range",
+    "runtime", "threads", "allow_download", "allow_untrained",
+)  # fmt: skip
+
+
+@main.command()
+@click.argument("photos", nargs=-1, required=True, type=click.Path(path_type=Path))
+@model_options
+@click.option(
+    "--fit",
+    default="crop",
+    show_default=True,
+    type=click.Choice(["crop", "letterbox", "stretch"]),
+    help="How a photo fills the model's input.",
+)
+@click.option(
+    "--roi",
+    type=_ROI,
+    help="Part of the photo to classify, in pixels.",
+)
+@click.option(
+    "--top-k",
+    default=5,
+    show_default=True,
+    type=click.IntRange(1, 1000),
+    help="Most results a photo.",
+)
+@click.option(
+    "--threshold",
+    default=0.0,
+    show_default=True,
+    type=click.FloatRange(0.0, 1.0),
+    help="Leave results with a lower score out.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "--annotate",
+    "annotated",
+    metavar="OUT.jpg",
+    type=click.Path(path_type=Path),
+    help="Write the photo with its results drawn on it; a folder for several photos.",
+)
+def classify(
+    photos: tuple[Path, ...],
+    fit: Any,
+    roi: Roi | None,
+    top_k: int,
+    threshold: float,
+    as_json: bool,
+    annotated: Path | None,
+    **options: Any,
+) -> None:
+    """Say what is on PHOTOs, or on all photos of a folder."""
+    from efv2_ros.vision.photo import find_photos, read_photo
+
+    files = find_photos(photos)
+    with download_bar() as progress:
+        model = load_model(split_request(options), progress)
+    view = ViewOptions(fit, roi, "auto", top_k, threshold)
+    classifier = Classifier(model, view)
+    if model.file.untrained:
+        messages.print(
+            "[yellow]No model is here, so this is the untrained network: its labels mean nothing. "
+            "`efv2 models fetch s0` downloads a trained one.[/yellow]"
+        )
+    reports, failures = [], 0
+    for file in files:
+        try:
+            frame = read_photo(file)
+            result = classifier.classify(frame)
+            if annotated:
+                _write_annotated(_annotated_path(annotated, file, len(files)), frame, result)
+        except FrameError as error:
+            failures += 1
+            messages.print(f"[red]{file}: {error}[/red]", highlight=False)
+            continue
+        if as_json:
+            reports.append(_report(file, result))
+        else:
+            output.print(_table(file, result))
+    if as_json:
+        click.echo(json.dumps(reports, indent=2))
+    if failures:
+        sys.exit(1)
+
+
+@main.command()
+@click.argument("photos", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--frames",
+    default=9,
+    show_default=True,
+    type=click.IntRange(1),
+    help="How many images to publish.",
+)
+@click.option(
+    "--rate",
+    default=5.0,
+    show_default=True,
+    type=click.FloatRange(0.1, 1000.0),
+    help="Images a second.",
+)
+@click.option("--size", "model_size", default="s0", show_default=True, help="Model size.")
+@click.option("--model", "model_path", default="", metavar="FILE", help="A model file.")
+@click.option("--offline", is_flag=True, help="Do not try to download a model.")
+def demo(
+    photos: tuple[Path, ...], frames: int, rate: float, model_size: str, model_path: str,
+    offline: bool,
+) -> None:  # fmt: skip
+    """Run the ROS node: publish PHOTOs, or a folder's, over DDS and print what comes back.
+
+    Where no model is found and none can be downloaded, the untrained network shows the way.
+    """
+    from efv2_ros.resources import share_path
+    from efv2_ros.vision.photo import find_photos
+
+    try:
+        from efv2_ros.node import demo as node_demo
+    except ImportError as error:
+        raise click.ClickException(
+            f"ROS 2 is not here ({error}): source its setup file, or run scripts/demo of the "
+            "source, which brings ROS along"
+        ) from error
+    parameters = {
+        "model_size": model_size,
+        "model_path": model_path,
+        "allow_untrained": not model_path,
+        "allow_download": not (offline or model_path),
+    }
+    files = find_photos(photos or [share_path("photos")])
+    node_demo.run(files, frames, rate, parameters, output)
+
+
+@main.command()
+@model_options
+@click.option(
+    "--frames", default=200, show_default=True, type=click.IntRange(2), help="Images to stream."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def bench(frames: int, as_json: bool, **options: Any) -> None:
+    """Measure what the ROS node costs on top of the bare model, for 640x480 bgr8 images."""
+    from efv2_ros.benchmark import measure_overhead
+
+    measured = measure_overhead(split_request(options), frames=frames)
+    if as_json:
+        click.echo(json.dumps(measured.as_dict(), indent=2))
+        return
+    table = Table(
+        title=f"{measured.model}, {measured.runtime}, {measured.image}, {measured.frames} frames",
+        title_justify="left",
+    )
+    table.add_column("median of")
+    table.add_column("ms", justify="right")
+    table.add_column("share of the bare infer", justify="right")
+    rows = {
+        "infer in a bare loop (baseline)": measured.bare_infer,
+        "infer in the node": measured.node_infer,
+        **measured.stages,
+        "node overhead: the worker's time outside infer": measured.overhead,
+    }
+    for name, milliseconds in rows.items():
+        table.add_row(name, f"{milliseconds:.3f}", f"{milliseconds / measured.bare_infer:.2%}")
+    output.print(table)
+
+
+@main.command()
+def doctor() -> None:
+    """Say what is here and what to do about what is missing."""
+    from efv2_ros.doctor import examine
+
+    table = Table(show_header=False, box=None)
+    marks = {"ok": "[green]ok[/green]", "missing": "[red]missing[/red]", "info": "[blue]-[/blue]"}
+    with output.status("looking"):
+        findings = list(examine())
+    for finding in findings:
+        table.add_row(marks[finding.verdict], finding.subject, escape(finding.detail))
+        if finding.cure:
+            table.add_row("", "", f"[bold]-> {escape(finding.cure)}[/bold]")
+    output.print(table)
+
+
+def _report(file: Path, result: Classified) -> dict[str, Any]:
+    prediction, model = result.prediction, result.model
+    return {
+        "file": str(file),
+        "model": model.name,
+        "runtime": model.runtime.info.name,
+        "untrained": model.file.untrained,
+        "results": [
+            {"class_id": class_id, "label": model.labels[class_id], "score": score}
+            for class_id, score in zip(prediction.class_ids, prediction.scores, strict=True)
+        ],
+        "milliseconds": {
+            "convert": round(result.convert * 1e3, 3),
+            "infer": round(result.infer * 1e3, 3),
+            "postprocess": round(result.postprocess * 1e3, 3),
+        },
+    }
+
+
+def _table(file: Path, result: Classified) -> Table:
+    model = result.model
+    table = Table(
+        title=str(file),
+        caption=f"{model.name} on {model.runtime.info.name}: convert {result.convert * 1e3:.2f}, "
+        f"infer {result.infer * 1e3:.2f}, postprocess {result.postprocess * 1e3:.2f} ms",
+        title_justify="left",
+        caption_justify="left",
+    )
+    table.add_column("score", justify="right")
+    table.add_column("class", justify="right")
+    table.add_column("label")
+    for class_id, score in zip(*result.prediction, strict=True):
+        table.add_row(f"{score:.1%}", str(class_id), model.labels[class_id])
+    return table
+
+
+def _annotated_path(target: Path, photo: Path, count: int) -> Path:
+    if count == 1 and not target.is_dir():
+        return target
+    target.mkdir(parents=True, exist_ok=True)
+    return target / f"{photo.stem}.jpg"
+
+
+def _write_annotated(path: Path, frame: Any, result: Classified) -> None:
+    import cv2
+
+    from efv2_ros.vision.annotate import annotate, to_bgr
+
+    image = to_bgr(frame)
+    annotate(image, result.lines())
+    try:
+        written = cv2.imwrite(str(path), image)
+    except cv2.error:  # the suffix names no format OpenCV writes
+        written = False
+    if not written:
+        raise click.ClickException(f"cannot write {path}: is it a .jpg or .png in a folder?")
+
+
+if __name__ == "__main__":
+    main()

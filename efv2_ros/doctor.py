@@ -1,0 +1,121 @@
+"""What is here, and what to do about what is not."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+from efv2_ros.models.catalog import Catalog
+from efv2_ros.models.store import inventory
+from efv2_ros.runtimes.base import RUNTIMES, RuntimeUnavailableError
+
+Verdict = Literal["ok", "missing", "info"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        subject: What it is.
+        verdict: `missing` only where something will not work without it.
+        detail: What was found.
+        cure: What to do about it; empty when nothing needs doing.
+    """
+
+    subject: str
+    verdict: Verdict
+    detail: str
+    cure: str = ""
+
+
+def examine() -> Iterator[Finding]:
+    """Look at the interpreter, the libraries, ROS, the board, the runtimes and the models."""
+    yield Finding("Python", "ok", f"{platform.python_version()} on {platform.machine()}")
+    yield _library("numpy", "numpy")
+    yield _library("OpenCV", "opencv-python-headless", "opencv-python", module="cv2")
+    yield from _ros()
+    yield _board()
+    yield from _runtimes()
+    yield from _models()
+
+
+def _library(name: str, *distributions: str, module: str | None = None) -> Finding:
+    for distribution in distributions:
+        try:
+            return Finding(name, "ok", version(distribution))
+        except PackageNotFoundError:
+            continue
+    found = _run_python(f"import {module or name}; print({module or name}.__version__)")
+    if found is None:
+        return Finding(name, "missing", "cannot be imported", f"pip install {distributions[0]}")
+    return Finding(name, "ok", found)
+
+
+def _ros() -> Iterator[Finding]:
+    distro = os.environ.get("ROS_DISTRO", "")
+    # In a process of its own: importing rclpy may run the interpreter anew.
+    if _run_python("import rclpy") is None:
+        yield Finding(
+            "ROS 2", "missing", "rclpy cannot be imported, so the node cannot run",
+            "source /opt/ros/DISTRO/setup.bash (on the board /opt/tros/humble/setup.bash); "
+            "without ROS on this machine, scripts/demo of the source brings it along",
+        )  # fmt: skip
+        return
+    yield Finding("ROS 2", "ok", distro or "rclpy can be imported; ROS_DISTRO is not set")
+    for package in ("sensor_msgs", "diagnostic_msgs", "std_srvs", "vision_msgs", "cv_bridge"):
+        if _run_python(f"import {package}") is None:
+            yield Finding(
+                package, "missing", "cannot be imported, so the node cannot run",
+                f"sudo apt install ros-{distro or 'DISTRO'}-{package.replace('_', '-')}",
+            )  # fmt: skip
+    yield Finding("middleware", "info", os.environ.get("RMW_IMPLEMENTATION", "the default one"))
+
+
+def _board() -> Finding:
+    try:
+        name = Path("/proc/device-tree/model").read_text(encoding="utf-8").rstrip("\0\n")
+    except OSError:
+        name = ""
+    if Path("/sys/devices/system/bpu/bpu0").exists():
+        return Finding("board", "ok", f"{name or 'unknown'}, with a BPU")
+    return Finding("board", "info", f"{name or 'none known'}; no BPU, so models run on the CPU")
+
+
+def _runtimes() -> Iterator[Finding]:
+    for name, kind in RUNTIMES.items():
+        try:
+            yield Finding(f"runtime {name}", "ok", f"{kind.probe()}, runs .{kind.model_format}")
+        except RuntimeUnavailableError as error:
+            detail, _, cure = str(error).partition(": ")
+            yield Finding(f"runtime {name}", "missing", detail, cure)
+
+
+def _models() -> Iterator[Finding]:
+    formats = {kind.model_format for kind in RUNTIMES.values()}
+    for status in inventory(Catalog.load()):
+        if status.format not in formats:
+            continue
+        subject = f"model {status.spec.size} .{status.format}"
+        cure = f"efv2 models fetch {status.spec.size} --format {status.format}"
+        if status.path is None:
+            yield Finding(subject, "missing", "not on this machine", cure)
+        elif status.problem is not None:
+            yield Finding(subject, "missing", status.problem, cure)
+        else:
+            yield Finding(subject, "ok", str(status.path))
+
+
+def _run_python(code: str) -> str | None:
+    """What a few lines of Python print; None when they fail."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() if done.returncode == 0 else None

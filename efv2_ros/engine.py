@@ -1,0 +1,108 @@
+"""A stream of frames through a classifier that can be exchanged while frames flow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from efv2_ros.classifier import (
+    Classified,
+    Classifier,
+    ModelRequest,
+    Progress,
+    ViewOptions,
+    load_model,
+)
+from efv2_ros.pipeline import Pipeline, QueuePolicy
+from efv2_ros.vision.frame import Frame
+
+
+class Engine:
+    """Owns a model and the pipeline in front of it.
+
+    Args:
+        request: The first model.
+        options: How frames are looked at.
+        deliver: See `Pipeline`.
+        policy: See `Pipeline`.
+        superseded: See `Pipeline`.
+        progress: Told of bytes received and expected whenever a model is downloaded.
+
+    Raises:
+        Efv2Error: What `load_model` raises.
+    """
+
+    def __init__(
+        self,
+        request: ModelRequest,
+        options: ViewOptions,
+        deliver: Callable[[Frame, Classified | Exception, float], None],
+        *,
+        policy: QueuePolicy = "latest",
+        superseded: Callable[[Frame], None] = lambda _: None,
+        progress: Progress | None = None,
+    ) -> None:
+        self._progress = progress
+        self.classifier = Classifier(load_model(request, progress), options)
+        self._pipeline: Pipeline[Frame, Classified] = Pipeline(
+            self.classifier.classify,
+            deliver,
+            slots=request.slots,
+            policy=policy,
+            superseded=superseded,
+        )
+        # One thread: changes take effect in the order in which they were asked for.
+        self._changes = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model-change")
+
+    def submit(self, frame: Frame) -> None:
+        """See `Pipeline.submit`."""
+        self._pipeline.submit(frame)
+
+    def drain(self, timeout: float) -> bool:
+        """See `Pipeline.drain`."""
+        return self._pipeline.drain(timeout)
+
+    def change(
+        self,
+        request: ModelRequest,
+        options: ViewOptions,
+        done: Callable[[Exception | None], None],
+    ) -> None:
+        """Exchange the model, the options, or both, beside the running ones.
+
+        Returns at once. Every frame is classified by the old or by the new classifier, none by
+        neither, and no result of the old one follows one of the new.
+
+        Args:
+            request: The model wanted from now on.
+            options: How frames are looked at from now on.
+            done: Called in another thread, with None once the last result of the old classifier
+                has been delivered, or with the reason why the old one goes on.
+        """
+        self._changes.submit(self._change, request, options, done)
+
+    def close(self) -> None:
+        """Let what runs finish, then free the model."""
+        self._changes.shutdown(wait=True, cancel_futures=True)
+        self._pipeline.close()
+        self.classifier.model.close()
+
+    def _change(
+        self,
+        request: ModelRequest,
+        options: ViewOptions,
+        done: Callable[[Exception | None], None],
+    ) -> None:
+        old = self.classifier
+        try:
+            same = request == old.model.request
+            model = old.model if same else load_model(request, self._progress)
+            new = Classifier(model, options)
+        except Exception as error:  # whatever is wrong with the new one, the old one goes on
+            done(error)
+            return
+        self.classifier = new
+        self._pipeline.replace(self.classifier.classify)
+        if model is not old.model:
+            old.model.close()
+        done(None)
