@@ -1,0 +1,1 @@
+"""The ROS side: the only room that imports rclpy or message types."""

@@ -1,0 +1,227 @@
+"""The classifier as a process of its own, and a node that hears all it says."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CompressedImage, Image
+from vision_msgs.msg import Classification, LabelInfo, VisionInfo
+
+from efv2_ros.latency import END_TO_END, STAGES, Percentiles
+from efv2_ros.node import messages
+from efv2_ros.node.diagnostics import latency_key
+from efv2_ros.vision.frame import Frame
+
+NODE_NAME = "efv2_classifier"
+
+
+class ClassifierProcess:
+    """Runs the classifier node; a context manager that ends it as Ctrl-C would.
+
+    Args:
+        parameters: Parameters of the node.
+        remappings: Topics to remap, by their name in the node.
+        namespace: The node's namespace.
+        environment: The process's environment; None for this one's.
+    """
+
+    def __init__(
+        self,
+        parameters: Mapping[str, Any],
+        *,
+        remappings: Mapping[str, str] | None = None,
+        namespace: str = "",
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        command = [sys.executable, "-m", "efv2_ros.node.classifier_node", "--ros-args"]
+        for name, value in parameters.items():
+            command += ["-p", f"{name}:={_yaml(value)}"]
+        for name, target in (remappings or {}).items():
+            command += ["-r", f"{name}:={target}"]
+        if namespace:
+            command += ["-r", f"__ns:={namespace}"]
+        self.name = f"{namespace.rstrip('/')}/{NODE_NAME}"
+        # A pipe that nobody reads would fill and block the node.
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self._process = subprocess.Popen(
+            command, env=environment, stdout=self._log, stderr=subprocess.STDOUT
+        )
+        self.output = ""
+        self.returncode: int | None = None
+
+    def __enter__(self) -> ClassifierProcess:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def running(self) -> bool:
+        """Whether the process is alive."""
+        return self._process.poll() is None
+
+    def stop(self, patience: float = 20.0) -> str:
+        """Interrupt the node, wait for its end, and return what it printed."""
+        if self.returncode is None:
+            self._process.send_signal(signal.SIGINT)
+            try:
+                self.returncode = self._process.wait(patience)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self.returncode = self._process.wait()
+            self._log.seek(0)
+            self.output = self._log.read()
+            self._log.close()
+        return self.output
+
+
+class Listener:
+    """Publishes images to a classifier and keeps what comes back.
+
+    Everything runs in the thread that calls `spin_until`.
+
+    Args:
+        node: The node to listen with.
+        classifier: Full name of the classifier node.
+        topic: Topic to publish images on.
+        compressed: Publish CompressedImage instead of Image.
+        reliability: Of the images.
+        depth: Of the images.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        classifier: str = f"/{NODE_NAME}",
+        *,
+        topic: str = "image",
+        compressed: bool = False,
+        reliability: ReliabilityPolicy = ReliabilityPolicy.RELIABLE,
+        depth: int = 10,
+    ) -> None:
+        self.node = node
+        self.results: list[Classification] = []
+        self.arrivals: list[float] = []
+        self.vision_info: list[VisionInfo] = []
+        self.label_info: list[LabelInfo] = []
+        self._statuses: dict[str, DiagnosticStatus] = {}
+        self._classifier = classifier
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(node)
+        latched = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        node.create_subscription(
+            Classification, f"{classifier}/classification", self._on_result, 1000
+        )
+        node.create_subscription(
+            VisionInfo, f"{classifier}/vision_info", self.vision_info.append, latched
+        )
+        node.create_subscription(
+            LabelInfo, f"{classifier}/label_info", self.label_info.append, latched
+        )
+        node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+        self.images = node.create_publisher(
+            CompressedImage if compressed else Image,
+            topic,
+            QoSProfile(depth=depth, reliability=reliability),
+        )
+
+    def close(self) -> None:
+        """Destroy the node."""
+        self._executor.shutdown()
+        self.node.destroy_node()
+
+    @property
+    def stream(self) -> DiagnosticStatus | None:
+        """The newest status of the stream."""
+        return self._statuses.get("stream")
+
+    @property
+    def model(self) -> DiagnosticStatus | None:
+        """The newest status of the model."""
+        return self._statuses.get("model")
+
+    @property
+    def connected(self) -> bool:
+        """Whether the classifier is active and takes our images."""
+        return bool(self.vision_info and self.label_info and self.images.get_subscription_count())
+
+    def wait_for_classifier(self, timeout: float = 60.0) -> bool:
+        """Wait until the classifier is active and both directions are connected."""
+        return self.spin_until(lambda: self.connected, timeout)
+
+    def publish(self, frame: Frame) -> None:
+        """Publish a frame's pixels as an Image, stamped now."""
+        message = messages.image(frame)
+        message.header.stamp = self.node.get_clock().now().to_msg()
+        self.images.publish(message)
+
+    def spin_until(self, condition: Callable[[], bool], timeout: float) -> bool:
+        """Handle messages until `condition` holds; False when `timeout` seconds are over."""
+        end = time.monotonic() + timeout
+        while not condition():
+            left = end - time.monotonic()
+            if left <= 0:
+                return False
+            self._executor.spin_once(timeout_sec=min(left, 0.05))
+        return True
+
+    def spin_for(self, seconds: float) -> None:
+        """Handle messages for a while."""
+        self.spin_until(lambda: False, seconds)
+
+    def wait_for_results(self, count: int, timeout: float = 30.0) -> bool:
+        """Handle messages until there are `count` results; False when time is up."""
+        return self.spin_until(lambda: len(self.results) >= count, timeout)
+
+    def wait_for_diagnostics(self, timeout: float = 30.0) -> bool:
+        """Wait for a report that is made from now on; False when time is up."""
+        self._statuses.clear()
+        return self.spin_until(lambda: len(self._statuses) == 2, timeout)
+
+    def _on_result(self, message: Classification) -> None:
+        self.results.append(message)
+        self.arrivals.append(time.monotonic())
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            name, _, task = status.name.partition(": ")
+            if name == self._classifier.lstrip("/"):
+                self._statuses[task] = status
+
+
+def values(status: DiagnosticStatus) -> dict[str, str]:
+    """A status's key-value pairs."""
+    return {pair.key: pair.value for pair in status.values}
+
+
+def stage_latencies(stream: DiagnosticStatus) -> dict[str, Percentiles]:
+    """The latency of every stage, as the status of a stream reports it."""
+    reported = values(stream)
+    return {
+        stage: Percentiles(*map(float, reported[latency_key(stage)].split(" / ")))
+        for stage in (*STAGES, END_TO_END)
+        if latency_key(stage) in reported
+    }
+
+
+def _yaml(value: Any) -> str:
+    """A value as the command line's YAML wants it; text is quoted so that it stays text."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"'{value}'" if isinstance(value, str) else str(value)

@@ -1,0 +1,60 @@
+"""Fixtures for tests over real DDS: a classifier in its own process, and a node to talk to it."""
+
+import itertools
+import os
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+# Several test runs on one machine must not hear each other. 1..101 suit every middleware.
+os.environ.setdefault("ROS_DOMAIN_ID", str(os.getpid() % 101 + 1))
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    """Models are looked for in places that belong to the test."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("EFV2_MODEL_DIR", raising=False)
+
+
+@pytest.fixture(scope="session")
+def ros():
+    rclpy = pytest.importorskip("rclpy")
+    rclpy.init()
+    yield rclpy
+    rclpy.try_shutdown()
+
+
+@pytest.fixture
+def start(ros):
+    """Start a classifier: `start(parameters, ...)` gives its process and a `Talker`."""
+    from talker import Talker
+
+    from efv2_ros.node.session import ClassifierProcess
+
+    with ExitStack() as stack:
+
+        def start(parameters, *, wait=True, environment=None, remappings=None, **publisher):
+            namespace = f"/test_{os.getpid()}_{next(_numbers)}"
+            process = ClassifierProcess(
+                {"diagnostics_period": 0.2, **parameters},
+                namespace=namespace,
+                environment={**os.environ, **(environment or {})},
+                remappings=remappings,
+            )
+            stack.enter_context(process)
+            talker = Talker(ros.create_node("talker", namespace=namespace), process, **publisher)
+            stack.callback(talker.close)
+            if wait:
+                assert talker.wait_for_classifier(), process.stop()
+            return process, talker
+
+        yield start
+
+
+@pytest.fixture
+def photos():
+    return sorted((Path(__file__).parent.parent / "photos").glob("*.jpg"))
