@@ -108,7 +108,7 @@ class ImagePublisher(Node):
 
     def _open(self) -> tuple[Callable[[], Iterator[Frame]], float]:
         """What reads all images once, and the rate at which they are meant to be seen."""
-        if not self._path.name:
+        if not self._value("path"):
             raise PublisherError("path names a folder of photos, a photo or a video; it is empty")
         if self._path.is_dir() or self._path.suffix.lower() in SUFFIXES:
             return functools.partial(self._photos, find_photos([self._path])), _PHOTO_RATE
@@ -124,7 +124,7 @@ class ImagePublisher(Node):
         for file in list(files):
             try:
                 yield self._photo(file)
-            except FrameError as error:
+            except (FrameError, OSError) as error:
                 self.get_logger().warning(f"left out: {error}")
                 files.remove(file)
 
