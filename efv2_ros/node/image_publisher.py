@@ -219,8 +219,14 @@ def resized(image: NDArray[Any], width: int, height: int) -> NDArray[Any]:
 
 
 def to_nv12(image: NDArray[Any]) -> NDArray[Any]:
-    """Convert BGR (h, w, 3) to full-range NV12 (h * 3 / 2, w); odd sides lose a pixel."""
+    """Convert BGR (h, w, 3) to full-range NV12 (h * 3 / 2, w); odd sides lose a pixel.
+
+    Raises:
+        FrameError: The image has no 2x2 pixels.
+    """
     height, width = (side // 2 * 2 for side in image.shape[:2])
+    if not height or not width:
+        raise FrameError("size", f"NV12 needs 2x2 pixels, not {image.shape[1]}x{image.shape[0]}")
     even = np.ascontiguousarray(image[:height, :width])
     return _nv12_converter(width, height).convert(_frame(even, "bgr8"))
 

@@ -136,8 +136,8 @@ class Settings:
     )
     queue_policy: QueuePolicy = _parameter(
         "latest",
-        "latest classifies the newest frame and drops what waited; all classifies every "
-        "frame and slows a reliable publisher down",
+        "latest classifies the newest frame and drops what waited; all classifies every frame "
+        "and lets them wait in the middleware",
         _UNCONFIGURED,
         choices=("latest", "all"),
     )

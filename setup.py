@@ -1,0 +1,53 @@
+"""Installs the package as ament_python expects: code, executables and `share/efv2_ros`."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+PACKAGE = "efv2_ros"
+
+
+def share(pattern: str) -> tuple[str, list[str]]:
+    """What installs the files that match `pattern` in the same folder below `share`."""
+    folder = Path("share", PACKAGE, pattern).parent
+    return str(folder), sorted(str(path) for path in Path().glob(pattern) if path.is_file())
+
+
+setup(
+    name=PACKAGE,
+    version="0.1.0",
+    description="EfficientFormerV2 image classification for ROS 2 on the RDK X5",
+    license="Apache-2.0",
+    maintainer="efv2_ros maintainers",
+    maintainer_email="maintainers@efv2-ros.invalid",
+    packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
+    package_data={PACKAGE: ["py.typed"]},
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
+        # The one executable for people goes where a sourced workspace has its PATH.
+        ("bin", ["bin/efv2"]),
+        share("package.xml"),
+        share("launch/*.launch.py"),
+        share("config/*.yaml"),
+        share("models/*.yaml"),
+        share("models/*.md"),
+        share("models/labels/*"),
+        share("photos/*"),
+    ],
+    entry_points={
+        "console_scripts": [
+            "classifier = efv2_ros.node.classifier_node:main",
+            "image_publisher = efv2_ros.node.image_publisher:main",
+            "efv2 = efv2_ros.cli:main",
+        ],
+    },
+    install_requires=["setuptools", "click", "numpy", "pyyaml", "rich"],
+    extras_require={
+        "onnx": ["onnx", "onnxruntime"],
+        # For pip alone: where ROS is, apt's python3-opencv does not count as a pip package.
+        "opencv": ["opencv-python-headless<5"],
+        "test": ["hypothesis", "pytest"],
+    },
+    python_requires=">=3.10",
+    zip_safe=True,
+)

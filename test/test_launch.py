@@ -1,0 +1,271 @@
+"""`ros2 launch efv2_ros classify.launch.py`, from the installed package; needs ROS launch."""
+
+import os
+import re
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("launch_ros")
+pytest.importorskip("ros2launch")
+
+from installed import build
+from rcl_interfaces.msg import Parameter as ParameterMessage
+from rcl_interfaces.srv import GetParameters
+from rclpy.parameter import Parameter
+
+from efv2_ros.node.parameters import PARAMETERS, Settings
+from efv2_ros.node.session import Listener
+
+SOON = 60.0  # seconds: only reached when something is broken
+LAUNCH = ["ros2", "launch", "efv2_ros", "classify.launch.py"]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    _, environment = build(tmp_path_factory.mktemp("colcon"))
+    return environment
+
+
+@pytest.fixture
+def environment(built, tmp_path):
+    """The sourced package, with the variables that belong to this test."""
+    mine = {name: os.environ[name] for name in ("ROS_DOMAIN_ID", "XDG_CACHE_HOME")}
+    return {**built, **mine, "ROS_LOG_DIR": str(tmp_path / "log"), "PYTHONUNBUFFERED": "1"}
+
+
+class Launch:
+    """A launch that runs until the block ends."""
+
+    def __init__(self, environment, *arguments):
+        self.command = [*LAUNCH, *arguments]
+        self.environment = environment
+        self.output = Path(environment["ROS_LOG_DIR"]).with_name("launch.txt")
+
+    def __enter__(self):
+        with self.output.open("w") as output:
+            self.process = subprocess.Popen(
+                self.command, env=self.environment, stdout=output, stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )  # fmt: skip
+        return self
+
+    def __exit__(self, *exception):
+        self.process.send_signal(signal.SIGINT)
+        try:
+            self.process.wait(SOON)
+        finally:
+            if self.process.poll() is None:
+                os.killpg(self.process.pid, signal.SIGKILL)
+
+    def wait_for(self, pattern):
+        """The match of `pattern` in what was printed so far."""
+        end = time.monotonic() + SOON
+        while time.monotonic() < end:
+            match = re.search(pattern, self.output.read_text())
+            if match:
+                return match
+            time.sleep(0.05)
+        raise AssertionError(f"no {pattern} in\n{self.output.read_text()}")
+
+
+def parameters_of(listener, node_name, names):
+    client = listener.node.create_client(GetParameters, f"{node_name}/get_parameters")
+    assert listener.spin_until(client.service_is_ready, SOON)
+    future = client.call_async(GetParameters.Request(names=names))
+    assert listener.spin_until(future.done, SOON)
+    return {
+        name: Parameter.from_parameter_msg(ParameterMessage(name=name, value=value)).value
+        for name, value in zip(names, future.result().values, strict=True)
+    }
+
+
+def test_arguments_read_like_help(environment):
+    result = subprocess.run(
+        [*LAUNCH, "-s"], env=environment, capture_output=True, text=True, timeout=SOON, check=True
+    )
+    shown = dict(re.findall(r"(?ms)^    '(\w+)':\n(.*?\(default: .*?\))$", result.stdout))
+    assert {"image_topic", "camera", "path", "namespace", "params_file", "respawn"} < set(shown)
+    settings = Settings()
+    for name, constraint in PARAMETERS.items():
+        default = getattr(settings, name)
+        default = str(default).lower() if isinstance(default, bool) else default
+        assert constraint.description in shown[name]
+        assert shown[name].endswith(f"(default: '{default}')")
+        assert all(f"'{choice}'" in shown[name] for choice in constraint.choices)
+
+
+# The second key is as specific as can be, and still the command line comes first.
+PARAMETERS_FILE = """
+/**:
+  ros__parameters:
+    stale_after: 9.0
+    qos_reliability: best_effort
+/front/eye:
+  ros__parameters:
+    top_k: 2
+    fit: letterbox
+"""
+
+
+@pytest.mark.e2e
+def test_photos_are_classified_with_the_parameters_given(ros, environment, tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number in range(2):
+        image = np.random.default_rng(number).integers(0, 256, (120, 160, 3), np.uint8)
+        cv2.imwrite(str(photos / f"{number}.jpg"), image)
+    (tmp_path / "front.yaml").write_text(PARAMETERS_FILE)
+    listener = Listener(ros.create_node("launch_listener", namespace="/front"), "/front/eye")
+    arguments = [
+        "camera:=images", f"path:={photos}", "encoding:=jpeg", "rate:=20", "namespace:=front",
+        "node_name:=eye", f"params_file:={tmp_path / 'front.yaml'}", "allow_untrained:=true",
+        "top_k:=4", "score_threshold:=0", "model_size:=s0", "image_topic:=lens/image",
+    ]  # fmt: skip
+    try:
+        with Launch(environment, *arguments) as launch:
+            assert listener.spin_until(lambda: len(listener.results) >= 3, SOON), (
+                launch.output.read_text()
+            )
+            values = parameters_of(
+                listener, "/front/eye",
+                ["top_k", "fit", "stale_after", "score_threshold", "transport", "roi",
+                 "qos_reliability"],
+            )  # fmt: skip
+            topics = dict(listener.node.get_topic_names_and_types())
+    finally:
+        listener.close()
+    assert values == {
+        "top_k": 4,
+        "fit": "letterbox",
+        "stale_after": 9.0,
+        "score_threshold": 0.0,
+        "transport": "compressed",
+        "roi": "",
+        "qos_reliability": "best_effort",
+    }
+    assert len(listener.results[-1].results) == 4
+    assert listener.results[-1].header.frame_id == "camera"
+    assert topics["/front/lens/image"] == ["sensor_msgs/msg/CompressedImage"]
+    assert launch.process.returncode == 0
+    assert "process has died" not in launch.output.read_text()
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["top_k:=0"], "top_k lies in 1 to 1000"),
+        (["top_k:=many"], "top_k is of type int, 'many' is not"),
+        (["fit:=zoom"], '"fit" provided value "zoom" is not valid'),
+        (["params_file:=/nowhere.yaml"], "there is no params_file /nowhere.yaml"),
+        (["camera:=video"], "camera:=video needs path:="),
+        (["camera:=video", "path:=/a.avi", "transport:=compressed"], "leave transport out"),
+        (["camera:=usb"], "needs one of hobot_usb_cam, usb_cam, v4l2_camera"),
+        (["camera:=mipi"], "needs the package mipi_cam"),
+    ],
+)
+def test_what_cannot_work_is_said_before_anything_starts(environment, arguments, words):
+    result = subprocess.run(
+        [*LAUNCH, *arguments], env=environment, capture_output=True, text=True, timeout=SOON,
+        check=False,
+    )  # fmt: skip
+    output = result.stdout + result.stderr
+    assert result.returncode == 1
+    assert words in output
+    assert "process started" not in output
+    assert "Traceback" not in output
+
+
+CAMERA = """#!{python}
+import sys
+from pathlib import Path
+files = [Path(b).read_text() for a, b in zip(sys.argv, sys.argv[1:]) if a == "--params-file"]
+print("CAMERA", sys.argv[1:], *files, "END", flush=True)
+"""
+
+MIPI_LAUNCH = """
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+
+NAMES = ("mipi_io_method", "mipi_out_format", "mipi_frame_ts_type", "mipi_channel")
+
+def generate_launch_description():
+    return LaunchDescription([
+        *(DeclareLaunchArgument(name, default_value="theirs") for name in NAMES),
+        Node(
+            package="mipi_cam", executable="mipi_cam", output="screen",
+            parameters=[{name: LaunchConfiguration(name) for name in NAMES}],
+        ),
+    ])
+"""
+
+
+def install_camera(prefix, package, executable):
+    """A package that stands in for a camera's, whose node needs a camera: it says how it runs."""
+    marker = prefix / "share/ament_index/resource_index/packages" / package
+    program = prefix / "lib" / package / executable
+    for file, text in ((marker, ""), (program, CAMERA.format(python=sys.executable))):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    if package == "mipi_cam":
+        folder = prefix / "share" / package / "launch"
+        folder.mkdir(parents=True)
+        (folder / "mipi_cam.launch.py").write_text(MIPI_LAUNCH)
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    ("camera", "package", "executable", "remapping", "settings", "transport"),
+    [
+        (
+            "usb", "hobot_usb_cam", "hobot_usb_cam", "image:=lens",
+            {"video_device": "/dev/video7", "pixel_format": "mjpeg"}, "compressed",
+        ),
+        (
+            "usb", "usb_cam", "usb_cam_node_exec", "image_raw:=lens",
+            {"video_device": "/dev/video7"}, "raw",
+        ),
+        (
+            "usb", "v4l2_camera", "v4l2_camera_node", "image_raw:=lens",
+            {"video_device": "/dev/video7"}, "raw",
+        ),
+        (
+            "mipi", "mipi_cam", "mipi_cam", "image_raw:=lens",
+            {"mipi_io_method": "ros", "mipi_out_format": "nv12", "mipi_channel": "'0'"}, "raw",
+        ),
+    ],
+)  # fmt: skip
+def test_cameras_publish_what_the_classifier_subscribes_to(
+    ros, environment, tmp_path, camera, package, executable, remapping, settings, transport
+):
+    install_camera(tmp_path, package, executable)
+    environment["AMENT_PREFIX_PATH"] += f":{tmp_path}"
+    listener = Listener(ros.create_node("launch_listener"), "/front/efv2_classifier")
+    arguments = [
+        f"camera:={camera}", "namespace:=/front", "image_topic:=lens", "autostart:=false",
+        "video_device:=/dev/video7", "mipi_channel:='0'",
+    ]  # fmt: skip
+    try:
+        with Launch(environment, *arguments) as launch:
+            said = launch.wait_for(r"(?s)CAMERA (.*)END")[1]
+            values = parameters_of(
+                listener, "/front/efv2_classifier", ["transport", "qos_reliability"]
+            )
+    finally:
+        listener.close()
+    assert f"'{remapping}'" in said
+    assert "'__ns:=/front'" in said
+    for name, value in settings.items():
+        assert re.search(rf"{name}: '?{value}'?$", said, re.MULTILINE), said
+    assert values == {"transport": transport, "qos_reliability": "reliable"}
