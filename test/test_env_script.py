@@ -1,0 +1,122 @@
+"""What scripts/env promises, apart from the long builds that running any test at all needs."""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+if "EFV2_ROS_FROM" not in os.environ:
+    pytest.skip("these tests run inside scripts/env", allow_module_level=True)
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+ENV = SCRIPTS / "env"
+DISTRO = os.environ["ROS_DISTRO"]
+
+
+@pytest.fixture
+def environment():
+    spec = importlib.util.spec_from_file_location("environment", SCRIPTS / "environment.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["environment"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["environment"]
+
+
+def run(*command, **variables):
+    """Run a command that finds the environments where the running one is."""
+    cache = {"EFV2_CACHE_DIR": str(Path(os.environ["VIRTUAL_ENV"]).parent)}
+    return subprocess.run(
+        command,
+        env={**os.environ, **cache, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_every_version_is_pinned(environment):
+    sections = environment.read_sections(environment.LOCK_FILE)
+    pin = re.compile(r'[a-z\d.-]+==\d[\w.]*( ; python_version (<|>=) "3\.\d\d")?')
+    assert {"build", "host", "common", "numpy1", "numpy2", *environment.DISTROS} == set(sections)
+    for pins in sections.values():
+        assert pins == sorted(pins, key=lambda line: line.partition("==")[0])
+        assert [line for line in pins if not pin.fullmatch(line)] == []
+
+
+def test_arguments_and_exit_code_pass_through():
+    program = "import sys; print(sys.argv[1:]); sys.exit(7)"
+    result = run(ENV, "--distro", DISTRO, "--", "python", "-c", program, "--distro", "two words")
+    assert result.stdout == "['--distro', 'two words']\n"
+    assert result.returncode == 7
+
+
+def test_unknown_command():
+    result = run(ENV, "--distro", DISTRO, "no-such-command")
+    assert result.returncode == 127
+    assert "no-such-command: No such file or directory" in result.stderr
+
+
+def test_distribution_that_is_nowhere():
+    result = run(ENV, "--distro", "foxy", "true")
+    assert result.returncode == 1
+    assert "ROS 2 foxy is not on PyPI (kilted and jazzy are) and not sourced" in result.stderr
+
+
+def test_runs_inside_itself():
+    show = ("printenv", "VIRTUAL_ENV", "AMENT_PREFIX_PATH", "LD_LIBRARY_PATH", "PYTHONPATH")
+    once = run(ENV, "--distro", DISTRO, "--", *show)
+    twice = run(ENV, "--distro", DISTRO, "--", ENV, "--distro", DISTRO, "--", *show)
+    assert once.returncode == 0
+    assert twice.stdout == once.stdout
+
+
+def test_unusable_interpreter_is_not_replaced_by_another():
+    result = run(ENV, "true", EFV2_PYTHON="/bin/false")
+    assert result.returncode == 1
+    assert "EFV2_PYTHON=/bin/false" in result.stderr
+    assert "sudo apt install" in result.stderr
+
+
+def test_all_missing_tools_are_named_before_anything_is_installed(tmp_path):
+    cache = tmp_path / "cache"
+    result = run(
+        sys.executable,
+        SCRIPTS / "environment.py",
+        "--numpy2",
+        "true",
+        PATH=str(tmp_path),
+        EFV2_CACHE_DIR=str(cache),
+    )
+    assert result.returncode == 1
+    for missing in ("a C compiler", "a C++ compiler", "CMake", "a build tool"):
+        assert missing in result.stderr
+    assert "sudo apt install build-essential cmake" in result.stderr
+    assert [path.suffix for path in cache.iterdir()] == [".lock"]
+
+
+def test_sourced_ros_is_used_unless_another_is_asked_for(environment, monkeypatch, tmp_path):
+    prefix = tmp_path / "opt" / "ros" / "humble"
+    (prefix / "share" / "rclpy").mkdir(parents=True)
+    monkeypatch.setenv("ROS_DISTRO", "humble")
+    monkeypatch.setenv("AMENT_PREFIX_PATH", f"{tmp_path / 'workspace'}:{prefix}")
+    sourced = environment.Flavour("humble", sourced=str(prefix))
+
+    assert environment.choose_flavour(None, False) == sourced
+    assert environment.choose_flavour("humble", False) == sourced
+    assert environment.choose_flavour("jazzy", False) == environment.Flavour("jazzy")
+    assert environment.choose_flavour(None, True) == environment.Flavour("kilted", numpy2=True)
+    assert not [pin for pin in sourced.pins()["rest"] if pin.startswith("ros-")]
+
+    (tmp_path / "workspace" / "share" / "vision_msgs").mkdir(parents=True)
+    assert environment.choose_flavour(None, False).has_vision_msgs
+
+
+def test_generated_vision_msgs_is_invisible_to_colcon():
+    result = run("colcon", "list", "--base-paths", SCRIPTS)
+    assert result.stdout == ""
+    assert (SCRIPTS / "vision_msgs" / "package.xml").exists()
