@@ -5,13 +5,14 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from efv2_ros.models.catalog import Catalog, ModelSpec, spec_for_file
+from efv2_ros.models.modelfile import ModelError
 from efv2_ros.models.store import ResolvedModel, resolve
 from efv2_ros.runtimes.base import ImageInput, Runtime, open_runtime, select_runtime
 from efv2_ros.vision.frame import Frame
@@ -26,6 +27,9 @@ Progress = Callable[[int, int | None], None]
 @dataclass(frozen=True, slots=True)
 class ModelRequest:
     """Which model to run and how. Empty texts and None mean "what the catalog says".
+
+    Two requests are equal when the same model would run in the same way; what they allow in the
+    search for it does not count.
 
     Attributes:
         model_size: `s0`, `s1`, `s2`, or a name from `catalog_file`.
@@ -52,8 +56,8 @@ class ModelRequest:
     runtime: str = "auto"
     slots: int = 1
     threads: int = 0
-    allow_download: bool = False
-    allow_untrained: bool = False
+    allow_download: bool = field(default=False, compare=False)
+    allow_untrained: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +116,17 @@ def find_model(request: ModelRequest, progress: Progress | None = None) -> Resol
         RuntimeUnavailableError: There is no such runtime.
     """
     _, kind = select_runtime(request.runtime)
-    return resolve(
-        _describe(request),
-        kind.model_format,
-        model_path=Path(request.model_path) if request.model_path else None,
-        allow_download=request.allow_download,
-        allow_untrained=request.allow_untrained,
-        progress=progress,
-    )
+    try:
+        return resolve(
+            _describe(request),
+            kind.model_format,
+            model_path=Path(request.model_path) if request.model_path else None,
+            allow_download=request.allow_download,
+            allow_untrained=request.allow_untrained,
+            progress=progress,
+        )
+    except OSError as error:  # a name that no file can have, or a folder one may not look into
+        raise ModelError(f"cannot look for the model: {error}") from error
 
 
 def load_model(request: ModelRequest, progress: Progress | None = None) -> Model:
@@ -187,13 +194,18 @@ def parse_rgb(text: str) -> tuple[float, float, float]:
 
 
 class Classified(NamedTuple):
-    """A prediction, the model that made it, and the seconds that each stage took."""
+    """A prediction, the classifier that made it, and the seconds that each stage took."""
 
     prediction: Prediction
-    model: Model
+    classifier: Classifier
     convert: float
     infer: float
     postprocess: float
+
+    @property
+    def model(self) -> Model:
+        """The model that made the prediction."""
+        return self.classifier.model
 
     def lines(self) -> list[str]:
         """The prediction for people: a score and a label each."""
@@ -251,5 +263,5 @@ class Classifier:
         finally:
             self._lanes.put(lane)
         return Classified(
-            prediction, self.model, converted - start, inferred - converted, end - inferred
+            prediction, self, converted - start, inferred - converted, end - inferred
         )

@@ -13,7 +13,8 @@ from efv2_ros.classifier import (
     ViewOptions,
     load_model,
 )
-from efv2_ros.pipeline import Pipeline, QueuePolicy
+from efv2_ros.errors import Efv2Error
+from efv2_ros.pipeline import DropCause, Pipeline, QueuePolicy
 from efv2_ros.vision.frame import Frame
 
 
@@ -25,7 +26,7 @@ class Engine:
         options: How frames are looked at.
         deliver: See `Pipeline`.
         policy: See `Pipeline`.
-        superseded: See `Pipeline`.
+        dropped: See `Pipeline`.
         progress: Told of bytes received and expected whenever a model is downloaded.
 
     Raises:
@@ -39,17 +40,18 @@ class Engine:
         deliver: Callable[[Frame, Classified | Exception, float], None],
         *,
         policy: QueuePolicy = "latest",
-        superseded: Callable[[Frame], None] = lambda _: None,
+        dropped: Callable[[Frame, DropCause], None] = lambda frame, cause: None,
         progress: Progress | None = None,
     ) -> None:
-        self._progress = progress
-        self.classifier = Classifier(load_model(request, progress), options)
+        self._report = progress
+        self._closing = False
+        self.classifier = Classifier(load_model(request, self._progress), options)
         self._pipeline: Pipeline[Frame, Classified] = Pipeline(
             self.classifier.classify,
             deliver,
             slots=request.slots,
             policy=policy,
-            superseded=superseded,
+            dropped=dropped,
         )
         # One thread: changes take effect in the order in which they were asked for.
         self._changes = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model-change")
@@ -82,10 +84,17 @@ class Engine:
         self._changes.submit(self._change, request, options, done)
 
     def close(self) -> None:
-        """Let what runs finish, then free the model."""
+        """End a download, let everything else that runs finish, then free the model."""
+        self._closing = True
         self._changes.shutdown(wait=True, cancel_futures=True)
         self._pipeline.close()
         self.classifier.model.close()
+
+    def _progress(self, done: int, total: int | None) -> None:
+        if self._closing:
+            raise Efv2Error("the download was given up: the node is being shut down")
+        if self._report is not None:
+            self._report(done, total)
 
     def _change(
         self,

@@ -16,6 +16,7 @@ Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
 
 QueuePolicy = Literal["latest", "all"]
+DropCause = Literal["superseded", "closed"]
 
 
 class Pipeline(Generic[Item, Outcome]):
@@ -29,7 +30,8 @@ class Pipeline(Generic[Item, Outcome]):
         slots: Number of worker threads.
         policy: `latest` keeps one waiting item, which a newer one replaces. `all` keeps every
             item and makes `submit` wait while `slots` items are waiting.
-        superseded: Called, in the producer's thread, with each item that a newer one replaced.
+        dropped: Called with each item that gets no result, and why: a newer one replaced it, or
+            the pipeline was closed before its turn.
     """
 
     def __init__(
@@ -39,11 +41,11 @@ class Pipeline(Generic[Item, Outcome]):
         *,
         slots: int = 1,
         policy: QueuePolicy = "latest",
-        superseded: Callable[[Item], None] = lambda _: None,
+        dropped: Callable[[Item, DropCause], None] = lambda item, cause: None,
     ) -> None:
         self._work = work
         self._deliver = deliver
-        self._superseded = superseded
+        self._dropped = dropped
         self._policy = policy
         self._capacity = 1 if policy == "latest" else slots
         self._waiting: deque[tuple[Item, float]] = deque()
@@ -79,13 +81,13 @@ class Pipeline(Generic[Item, Outcome]):
             self._waiting.append((item, time.perf_counter()))
             self._changed.notify_all()
         if replaced is not None:
-            self._superseded(replaced)
+            self._dropped(replaced, "superseded")
 
     def replace(self, work: Callable[[Item], Outcome]) -> None:
         """Use `work` for every item taken from now on.
 
         Returns when the last item of the previous `work` has been delivered, so that what it
-        used can be freed.
+        used can be freed. One call at a time.
         """
         with self._changed:
             previous, self._work = self._work, work
@@ -102,8 +104,11 @@ class Pipeline(Generic[Item, Outcome]):
         """Drop what waits, let what runs finish and be delivered, end the workers."""
         with self._changed:
             self._closed = True
+            waiting = [item for item, _ in self._waiting]
             self._waiting.clear()
             self._changed.notify_all()
+        for item in waiting:
+            self._dropped(item, "closed")
         for worker in self._workers:
             worker.join()
 

@@ -27,10 +27,15 @@ class Talker(Listener):
 
     def set(self, **parameters):
         """Set parameters in one request; the results, in their order."""
-        messages = [
-            Parameter(name, value=value).to_parameter_msg() for name, value in parameters.items()
-        ]
-        return self.call(SetParameters, "set_parameters", parameters=messages).results
+        return self.call(
+            SetParameters, "set_parameters", parameters=as_messages(parameters)
+        ).results
+
+    def send_set(self, **parameters):
+        """Ask to set parameters; the future of the answer."""
+        client = self.node.create_client(SetParameters, f"{self.process.name}/set_parameters")
+        assert self.spin_until(client.service_is_ready, SOON)
+        return client.call_async(SetParameters.Request(parameters=as_messages(parameters)))
 
     def get(self, name):
         (value,) = self.call(GetParameters, "get_parameters", names=[name]).values
@@ -66,3 +71,7 @@ class Talker(Listener):
         """Status and values of the model, as of now."""
         assert self.wait_for_diagnostics(SOON), self.process.stop()
         return self.model, values(self.model)
+
+
+def as_messages(parameters):
+    return [Parameter(name, value=value).to_parameter_msg() for name, value in parameters.items()]

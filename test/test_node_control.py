@@ -172,6 +172,91 @@ def test_lifecycle(start, models, picture):
     assert process.returncode == 0
 
 
+def test_a_node_that_ran_untrained_takes_the_real_model(start, tmp_path, picture):
+    folder = tmp_path / "late"
+    folder.mkdir()
+    _, talker = start({"allow_untrained": True}, environment={"EFV2_MODEL_DIR": str(folder)})
+    projection(folder / FILES.format("s0"))
+    assert talker.transition("deactivate")
+    assert talker.transition("cleanup")
+    assert talker.transition("configure")
+    assert talker.transition("activate")
+    model, values = talker.fresh_model()
+    assert model.level == DiagnosticStatus.OK
+    assert values["model"] == "efficientformerv2_s0"
+
+
+def test_a_configure_that_fails_half_way_says_why_and_can_be_repeated(start, models):
+    process, talker = start(
+        {},
+        environment={"EFV2_MODEL_DIR": str(models)},
+        remappings={"~/label_info": "~/classification"},  # two types on one topic
+        wait=False,
+    )
+    for _ in range(2):
+        model, _ = talker.fresh_model()
+        assert model.level == DiagnosticStatus.ERROR
+        assert model.message
+        assert talker.state() == "unconfigured"
+        assert not talker.transition("configure")
+    assert process.stop().count("cannot configure") == 3
+
+
+def test_parameters_after_the_end(start, models):
+    process, talker = start({}, environment={"EFV2_MODEL_DIR": str(models)})
+    assert talker.transition("active_shutdown")
+    (result,) = talker.set(top_k=3)
+    assert result.successful
+    stream, _ = talker.fresh_stream()
+    assert stream.message == "finalized"
+    assert process.running
+
+
+def test_a_newer_wish_is_not_undone_by_an_older_one_that_fails(start, models, picture):
+    projection(models / FILES.format("s1"), height=96, width=96, classes=7)
+    _, talker = start({}, environment={"EFV2_MODEL_DIR": str(models)})
+    requests = [talker.send_set(model_size=size) for size in ("s1", "s2")]
+    assert talker.spin_until(lambda: all(each.done() for each in requests), SOON)
+    assert talker.spin_until(lambda: talker.vision_info[-1].method.endswith("s2"), SOON)
+    talker.spin_for(0.5)
+    assert talker.get("model_size") == "s2"
+    model, _ = talker.fresh_model()
+    assert model.level == DiagnosticStatus.OK
+    talker.images.publish(picture)
+    talker.expect_results(1)
+    assert scores(talker.results[0]) == answer(models, "s2", picture).scores
+
+
+def test_a_problem_is_over_with_the_next_change_that_works(start, models):
+    projection(models / FILES.format("s1"), height=96, width=96, classes=7)
+    _, talker = start({}, environment={"EFV2_MODEL_DIR": str(models)})
+    talker.set(model_size="s1")
+    assert talker.spin_until(
+        lambda: talker.model and talker.model.level == DiagnosticStatus.WARN, SOON
+    )
+    assert talker.spin_until(lambda: talker.get("model_size") == "s0", SOON)
+    model, _ = talker.fresh_model()
+    assert model.level == DiagnosticStatus.WARN  # the way back does not hide it
+    talker.set(top_k=3)
+    talker.spin_for(0.5)
+    model, _ = talker.fresh_model()
+    assert model.level == DiagnosticStatus.OK
+
+
+def test_frames_still_in_work_when_stopped_are_counted(start, models, picture):
+    """Every image that was received is accounted for, however the node is stopped."""
+    _, talker = start({"queue_policy": "all"}, environment={"EFV2_MODEL_DIR": str(models)})
+    for number in range(20):
+        talker.images.publish(numbered(picture, number))
+    talker.expect_results(1)
+    assert talker.transition("deactivate")
+    assert talker.transition("cleanup")
+    talker.spin_for(0.3)
+    _, values = talker.fresh_stream()
+    assert int(values["frames received"]) == len(talker.results) + int(values["frames dropped"])
+    assert int(values["frames classified"]) == len(talker.results)
+
+
 def test_set_enabled(start, models, picture):
     _, talker = start({"stale_after": 0.3}, environment={"EFV2_MODEL_DIR": str(models)})
     response = talker.enable(False)
@@ -212,6 +297,7 @@ def test_parameters_describe_themselves(start, models):
         ("runtime", "gpu", "onnx"),
         ("autostart", False, "read-only"),
         ("fit", 3, ""),
+        ("model_path", "x" * 5000, "cannot look for the model"),
     ],
 )
 def test_parameters_that_cannot_be(start, models, name, value, reason):

@@ -67,8 +67,10 @@ def test_slots_work_side_by_side():
 
 
 def test_latest_keeps_the_newest_and_counts_the_rest():
-    gate, sink, superseded = Gate(), Sink(), []
-    pipeline = Pipeline(gate, sink, policy="latest", superseded=superseded.append)
+    gate, sink, dropped = Gate(), Sink(), []
+    pipeline = Pipeline(
+        gate, sink, policy="latest", dropped=lambda item, cause: dropped.append((item, cause))
+    )
     pipeline.submit(0)
     assert gate.entered.acquire(timeout=SOON)
     for item in range(1, 10):
@@ -77,7 +79,7 @@ def test_latest_keeps_the_newest_and_counts_the_rest():
     assert pipeline.drain(SOON)
     pipeline.close()
     assert sink.items == [0, 9]
-    assert superseded == list(range(1, 9))
+    assert dropped == [(item, "superseded") for item in range(1, 9)]
 
 
 def test_all_makes_the_producer_wait():
@@ -176,8 +178,8 @@ def test_replace_waits_for_what_the_old_work_still_has():
 
 
 def test_close_finishes_what_runs_and_drops_what_waits():
-    gate, sink = Gate(), Sink()
-    pipeline = Pipeline(gate, sink)
+    gate, sink, dropped = Gate(), Sink(), []
+    pipeline = Pipeline(gate, sink, dropped=lambda item, cause: dropped.append((item, cause)))
     pipeline.submit("runs")
     assert gate.entered.acquire(timeout=SOON)
     pipeline.submit("waits")
@@ -188,6 +190,7 @@ def test_close_finishes_what_runs_and_drops_what_waits():
     closing.join(SOON)
     assert not closing.is_alive()
     assert sink.items == ["runs"]
+    assert dropped == [("waits", "closed")]
     with pytest.raises(RuntimeError, match="closed"):
         pipeline.submit("late")
 

@@ -16,34 +16,35 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException
-from rclpy.impl.rcutils_logger import RcutilsLogger
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import (
+    LifecycleNode,
+    LifecycleState,
+    TransitionCallbackReturn,
+)
 from rclpy.parameter import Parameter
-from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from rclpy.timer import Timer
-from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool
-from vision_msgs.msg import Classification, LabelInfo, VisionInfo
 
 from efv2_ros.classifier import Classified, Model, find_model
 from efv2_ros.engine import Engine
 from efv2_ros.errors import Efv2Error
 from efv2_ros.latency import END_TO_END
-from efv2_ros.node import messages, parameters
+from efv2_ros.node import parameters
 from efv2_ros.node.diagnostics import ModelStatus, Statistics, StreamStatus, diagnostic_array
+from efv2_ros.node.download_log import DownloadLog
+from efv2_ros.node.outputs import Outputs
 from efv2_ros.node.parameters import PARAMETERS, Change, Settings
 from efv2_ros.node.source import ImageSource
 from efv2_ros.runtimes.base import InferenceError
-from efv2_ros.vision.annotate import annotate, bgr_frame, to_bgr
 from efv2_ros.vision.frame import Frame, FrameError, Header
 from efv2_ros.vision.nv12 import check
 
-_LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 _DRAIN_SECONDS = 5.0
 
-# A stamp that goes back by less than this is a late frame; by more, time started again, as when
-# a bag is played in a loop.
+# A stamp that goes back by less than this belongs to a late image; by more, or on several images
+# in a row, time started again.
 _LATE_NANOSECONDS = 1_000_000_000
+_LATE_IMAGES = 3
 
 
 class ClassifierNode(LifecycleNode):
@@ -52,19 +53,21 @@ class ClassifierNode(LifecycleNode):
     def __init__(self, **node_arguments: Any) -> None:
         super().__init__("efv2_classifier", **node_arguments)
         self._phase = "unconfigured"
-        parameters.declare(self)
-        self.add_on_set_parameters_callback(self._on_set_parameters)
+        self._engine: Engine | None = None
+        self._outputs: Outputs | None = None
         self._enabled = True
         self._logged: set[str] = set()
         self._newest_stamp: int | None = None
+        self._late_in_a_row = 0
         self._statistics = Statistics()
         self._model_status = ModelStatus()
         self._stream_status = StreamStatus(
             self._statistics, self._stream_state, lambda: self._parameter("stale_after")
         )
         self._source: ImageSource | None = None
-        self._announced: tuple[Model, float] | None = None
-        self._labels_version = 0
+        # What may fail comes after all that `destroy_node` looks at.
+        parameters.declare(self)
+        self.add_on_set_parameters_callback(self._on_set_parameters)
 
         # Diagnostics speak in every lifecycle state: that a node is not active is news too.
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -74,31 +77,31 @@ class ClassifierNode(LifecycleNode):
 
     # Lifecycle
 
+    def start(self) -> None:
+        """Configure and activate, as a lifecycle manager would."""
+        if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            self.trigger_activate()
+
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model and create what publishes; FAILURE, with one sentence, when it cannot."""
         try:
-            self._settings = parameters.read(self)
+            self._settings = self._running = parameters.read(self)
             self._engine = Engine(
                 self._settings.model_request(),
                 self._settings.view_options(),
                 self._deliver,
                 policy=self._settings.queue_policy,
-                superseded=lambda _: self._statistics.dropped("superseded"),
+                dropped=lambda _, cause: self._statistics.dropped(cause),
                 progress=DownloadLog(self.get_logger()),
             )
-        except (Efv2Error, ValueError) as error:
+            self._outputs = Outputs(self)
+        except Exception as error:  # rclpy would swallow it without a word
+            self._release()
             self._model_status.problem = str(error)
-            self.get_logger().error(f"cannot configure: {error}")
+            self.get_logger().error(f"cannot configure: {_explained(error)}")
             return TransitionCallbackReturn.FAILURE
-        self._on_model()
-        self._classification = self.create_lifecycle_publisher(
-            Classification, "~/classification", 10
-        )
-        self._vision_info = self.create_lifecycle_publisher(VisionInfo, "~/vision_info", _LATCHED)
-        self._label_info = self.create_lifecycle_publisher(LabelInfo, "~/label_info", _LATCHED)
-        self._annotated = self.create_lifecycle_publisher(
-            Image, "~/image_annotated", qos_profile_sensor_data
-        )
+        self._model_status.problem = ""
+        self._report_model(self._engine.classifier.model)
         self._phase = "inactive"
         return super().on_configure(state)
 
@@ -106,16 +109,21 @@ class ClassifierNode(LifecycleNode):
         """Say what the results will mean, then subscribe."""
         result = super().on_activate(state)
         self._phase = "active"
-        self._announced = None
-        self._announce(self._engine.classifier.model)
         self._newest_stamp = None
-        self._subscribe()
+        try:
+            if self._engine is not None and self._outputs is not None:
+                self._outputs.announce(self._engine.classifier)
+            self._subscribe()
+        except Exception as error:  # rclpy would swallow it without a word
+            self.get_logger().error(f"cannot activate: {_explained(error)}")
+            return TransitionCallbackReturn.ERROR
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Unsubscribe and publish what is still in work."""
         self._unsubscribe()
-        self._engine.drain(_DRAIN_SECONDS)
+        if self._engine is not None:
+            self._engine.drain(_DRAIN_SECONDS)
         self._phase = "inactive"
         return super().on_deactivate(state)
 
@@ -141,49 +149,51 @@ class ClassifierNode(LifecycleNode):
         super().destroy_node()
 
     def _release(self) -> None:
-        if self._phase in ("unconfigured", "finalized"):
-            return
         self._unsubscribe()
-        self._engine.close()
-        self._model_status.model = None
-        for publisher in (
-            self._classification, self._vision_info, self._label_info, self._annotated,
-        ):  # fmt: skip
-            self.destroy_lifecycle_publisher(publisher)
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+        if self._outputs is not None:
+            self._outputs.destroy()
+            self._outputs = None
+        self._model_status.model, self._model_status.problem = None, ""
         self._phase = "unconfigured"
 
     # One frame's way: message, mailbox, worker, result
 
     def _on_frame(self, frame: Frame) -> None:
-        try:
-            check(frame)
+        check(frame)
+        if self._settings.queue_policy == "latest":
             self._check_order(frame.header)
-        except FrameError as error:
-            self._drop(error)
-            return
-        self._engine.submit(frame)
+        if self._engine is not None:
+            self._engine.submit(frame)
 
     def _check_order(self, header: Header) -> None:
         newest, stamp = self._newest_stamp, header.nanoseconds
         if newest is not None and 0 < newest - stamp < _LATE_NANOSECONDS:
-            raise FrameError("stamp", "the image is older than one that was there before it")
+            self._late_in_a_row += 1
+            if self._late_in_a_row < _LATE_IMAGES:
+                raise FrameError("stamp", "the image is older than one that came before it")
+        self._late_in_a_row = 0
         self._newest_stamp = stamp
 
     def _deliver(self, frame: Frame, outcome: Classified | Exception, waited: float) -> None:
-        if isinstance(outcome, Exception):
-            self._drop(outcome)
-            return
+        outputs = self._outputs
         try:
-            self._publish(frame, outcome, waited)
+            if isinstance(outcome, Exception):
+                raise outcome
+            if outputs is not None and outputs.active:
+                self._publish(outputs, frame, outcome, waited)
+            else:
+                self._statistics.dropped("inactive")
         except Exception as error:
-            self._drop(error)
+            if self.context.ok():  # else the node is going down, and nobody listens any more
+                self._drop(error)
 
-    def _publish(self, frame: Frame, outcome: Classified, waited: float) -> None:
+    def _publish(self, outputs: Outputs, frame: Frame, outcome: Classified, waited: float) -> None:
         start = time.perf_counter()
-        self._announce(outcome.model)
-        self._classification.publish(messages.classification(frame.header, outcome.prediction))
+        outputs.publish(frame, outcome)
         published = time.perf_counter()
-
         now = self.get_clock().now().nanoseconds
         self._statistics.classified(now)
         latency = self._statistics.latency
@@ -195,13 +205,7 @@ class ClassifierNode(LifecycleNode):
         age = (now - frame.header.nanoseconds) / 1e9
         if frame.header.nanoseconds and age >= 0:
             latency.record(END_TO_END, age)
-        if self._annotated.get_subscription_count():
-            self._publish_annotated(frame, outcome)
-
-    def _publish_annotated(self, frame: Frame, outcome: Classified) -> None:
-        picture = to_bgr(frame)
-        annotate(picture, outcome.lines())
-        self._annotated.publish(messages.image(bgr_frame(frame.header, picture)))
+        outputs.publish_annotated(frame, outcome)
 
     def _drop(self, error: Exception) -> None:
         """Count a frame that got no result; say why, once for each cause."""
@@ -217,27 +221,9 @@ class ClassifierNode(LifecycleNode):
         if cause in self._logged:
             return
         self._logged.add(cause)
-        detail = "".join(traceback.format_exception(error)) if cause == "internal" else error
         self.get_logger().warning(
-            f"dropped a frame ({cause}): {detail}. Further ones are counted in /diagnostics"
-        )
-
-    def _announce(self, model: Model) -> None:
-        """Publish what class ids mean, when that is not what was said last."""
-        announcement = (model, self._settings.score_threshold)
-        previous, self._announced = self._announced, announcement
-        if previous == announcement:
-            return
-        if previous is None or previous[0].labels != model.labels:
-            self._labels_version += 1
-        stamp = self.get_clock().now().to_msg()
-        self._label_info.publish(
-            messages.label_info(stamp, model.labels, self._settings.score_threshold)
-        )
-        self._vision_info.publish(
-            messages.vision_info(
-                stamp, model.name, self._label_info.topic_name, self._labels_version
-            )
+            f"dropped a frame ({cause}): {_explained(error)}. "
+            "Further ones are counted in /diagnostics"
         )
 
     # Switching the image stream on and off
@@ -283,19 +269,19 @@ class ClassifierNode(LifecycleNode):
         changes = {each.name: each.value for each in changed if each.name in PARAMETERS}
         try:
             settings = parameters.read(self, changes)
-            if self._phase != "unconfigured":
+            if self._engine is not None:
                 self._check_change(settings, changes)
         except (Efv2Error, ValueError) as error:
             return SetParametersResult(successful=False, reason=str(error))
         if "diagnostics_period" in changes:
             self.destroy_timer(self._timer)
             self._timer = self._start_timer(settings.diagnostics_period)
-        if self._phase != "unconfigured" and settings != self._settings:
-            previous, self._settings = self._settings, settings
+        if self._engine is not None and settings != self._settings:
+            self._settings = settings
             self._engine.change(
                 settings.model_request(),
                 settings.view_options(),
-                lambda error: self._on_changed(previous, settings, error),
+                lambda error: self._on_changed(settings, error),
             )
         return SetParametersResult(successful=True)
 
@@ -305,40 +291,53 @@ class ClassifierNode(LifecycleNode):
             if differs and PARAMETERS[name].change is Change.UNCONFIGURED:
                 raise ValueError(f"{name} changes {PARAMETERS[name].change.value}")
         request = settings.model_request()
-        if request != self._settings.model_request() and not settings.allow_download:
-            find_model(request)
-
-    def _on_changed(self, previous: Settings, settings: Settings, error: Exception | None) -> None:
-        """A change of model or options took effect, or failed; called beside the executor."""
-        if error is None:
-            self._on_model()
-            if self._phase == "active":
-                self._announce(self._engine.classifier.model)
+        if request == self._settings.model_request():
             return
-        running = self._engine.classifier.model
-        self._model_status.problem = f"{running.name} goes on: {error}"
-        self.get_logger().error(self._model_status.problem)
-        values = {
-            name: getattr(previous, name)
-            for name in PARAMETERS
-            if getattr(previous, name) != getattr(settings, name)
-        }
-        if self.executor is not None:
-            # Parameters say what is, not what was wished for.
-            self.executor.create_task(
-                self.set_parameters,
-                [Parameter(name, value=value) for name, value in values.items()],
-            )
+        if not (settings.allow_download or settings.allow_untrained):
+            find_model(request)  # refuse at once what will not be found later either
 
-    def _on_model(self) -> None:
-        """Tell people about the model that runs from now on."""
-        model = self._engine.classifier.model
+    def _on_changed(self, settings: Settings, error: Exception | None) -> None:
+        """A change of model or options took effect, or failed; called beside the executor."""
+        engine = self._engine
+        if engine is None:
+            return
+        classifier = engine.classifier
+        if error is None:
+            self._running, self._model_status.problem = settings, ""
+            self._report_model(classifier.model)
+            if self._outputs is not None and self._outputs.active:
+                self._outputs.announce(classifier)
+            return
+        self._model_status.problem = f"{classifier.model.name} goes on: {error}"
+        self.get_logger().error(f"{classifier.model.name} goes on: {_explained(error)}")
+        if self.executor is not None:
+            self.executor.create_task(self._restore_parameters, settings)
+
+    def _restore_parameters(self, failed: Settings) -> None:
+        """Let the parameters say what is, not what was wished for in vain."""
+        if self._settings is not failed:
+            return  # a newer wish is on its way
+        self._settings = self._running
+        self.set_parameters(
+            [
+                Parameter(name, value=getattr(self._running, name))
+                for name in PARAMETERS
+                if getattr(self._running, name) != getattr(failed, name)
+            ]
+        )
+
+    def _report_model(self, model: Model) -> None:
+        """Tell people about the model that runs from now on, if it is another."""
         if model is self._model_status.model:
             return
         self._model_status.model, self._model_status.problem = model, ""
         self._statistics.latency.clear()
-        log = self.get_logger().warning if model.file.untrained else self.get_logger().info
-        log(f"running {model.name} on {model.runtime.info.name}, from {model.file.path}")
+        log, text = self.get_logger(), f"running {model.name} from {model.file.path}"
+        # Two lines: rclpy wants one severity of each.
+        if model.file.untrained:
+            log.warning(text)
+        else:
+            log.info(text)
 
     # Diagnostics
 
@@ -359,18 +358,11 @@ class ClassifierNode(LifecycleNode):
         )
 
 
-class DownloadLog:
-    """Logs a download's progress every few seconds."""
-
-    def __init__(self, logger: RcutilsLogger) -> None:
-        self._logger = logger
-
-    def __call__(self, done: int, total: int | None) -> None:
-        """Log how many bytes have arrived."""
-        share = f" of {total / 1e6:.1f}" if total else ""
-        self._logger.info(
-            f"downloading the model: {done / 1e6:.1f}{share} MB", throttle_duration_sec=2.0
-        )
+def _explained(error: Exception) -> str:
+    """The message of an error that is meant for people, the traceback of any other."""
+    if isinstance(error, (Efv2Error, FrameError, ValueError)):
+        return str(error)
+    return "".join(traceback.format_exception(error))
 
 
 def main(args: list[str] | None = None) -> int:
@@ -378,24 +370,29 @@ def main(args: list[str] | None = None) -> int:
     cv2.setNumThreads(1)  # threads cost more than they bring at the sizes the node works on
     rclpy.init(args=args)
     try:
-        node = ClassifierNode()
-    except ParameterException as error:
-        print(f"efv2_classifier: {error}", file=sys.stderr)
-        rclpy.try_shutdown()
-        return 2
-    try:
-        if node.get_parameter("autostart").value:
-            started = node.trigger_configure() == TransitionCallbackReturn.SUCCESS
-            if started:
-                node.trigger_activate()
-        rclpy.spin(node)
+        _run()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except ParameterException as error:
+        print(f"efv2_classifier: {error.args[0]}", file=sys.stderr)
+        return 2
+    except Exception:
+        if rclpy.ok():
+            raise  # else it is the end of the context, met in the middle of something
+    finally:
+        rclpy.try_shutdown()
+    return 0
+
+
+def _run() -> None:
+    node = ClassifierNode()
+    try:
+        if node.get_parameter("autostart").value:
+            node.start()
+        rclpy.spin(node)
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not cut this short
         node.destroy_node()
-        rclpy.try_shutdown()
-    return 0
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from efv2_ros.node import messages
 from efv2_ros.node.parameters import Settings
-from efv2_ros.vision.frame import Frame, FrameError
+from efv2_ros.vision.frame import Frame
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
@@ -56,8 +56,8 @@ class ImageSource:
         node: The node to subscribe with.
         settings: Transport and QoS.
         received: Called for each message, before it is looked at.
-        frame: Called with each frame.
-        fault: Called with the reason a message is no frame.
+        frame: Called with each frame; what it raises goes to `fault`.
+        fault: Called with the reason a message is no frame, or one that cannot be taken.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class ImageSource:
         *,
         received: Callable[[], None],
         frame: Callable[[Frame], None],
-        fault: Callable[[FrameError], None],
+        fault: Callable[[Exception], None],
     ) -> None:
         self._node = node
         self._transport = settings.transport
@@ -113,11 +113,9 @@ class ImageSource:
     def _on_message(self, message: Any) -> None:
         self._received()
         try:
-            frame = self._view(message)
-        except FrameError as error:
+            self._frame(self._view(message))
+        except Exception as error:  # no message may end the node
             self._fault(error)
-        else:
-            self._frame(frame)
 
     def _on_incompatible(self, event: Any) -> None:
         policy = qos_policy_name_from_kind(event.last_policy_kind)
