@@ -3,6 +3,8 @@ import threading
 
 import numpy as np
 import pytest
+import yaml
+from http_server import serving
 from tiny_models import mean_colour, projection
 
 from efv2_ros.classifier import Classifier, ModelRequest, ViewOptions, find_model, load_model
@@ -182,3 +184,43 @@ def test_photos_of_a_folder(tmp_path, photos):
     empty.mkdir()
     with pytest.raises(FrameError, match="no photos"):
         find_photos([empty])
+
+
+def test_closing_an_engine_gives_up_a_download(tmp_path, monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+    with serving() as server:
+        server.behaviour.content = b"\x08\x06" + bytes(4_000_000)
+        catalog = tmp_path / "catalog.yaml"
+        entry = {
+            "input": {"height": 224, "width": 224},
+            "classes": 1000,
+            "files": {"onnx": server.url("big.onnx")},
+        }
+        catalog.write_text(yaml.safe_dump({"models": {"big": entry}}))
+        arrived, go_on = threading.Event(), threading.Event()
+
+        def progress(done, total):
+            arrived.set()
+            assert go_on.wait(30)
+
+        engine = Engine(
+            request(projection(tmp_path / "m.onnx")),
+            ViewOptions(),
+            lambda frame, outcome, waited: None,
+            progress=progress,
+        )
+        errors = []
+        engine.change(
+            ModelRequest("big", catalog_file=str(catalog), allow_download=True),
+            ViewOptions(),
+            errors.append,
+        )
+        assert arrived.wait(30)
+        closing = threading.Thread(target=engine.close)
+        closing.start()
+        closing.join(0.1)
+        go_on.set()
+        closing.join(30)
+        assert not closing.is_alive()
+    (error,) = errors
+    assert "given up" in str(error)

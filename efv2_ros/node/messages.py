@@ -69,15 +69,29 @@ def header_message(header: Header) -> HeaderMessage:
     )
 
 
-def classification(header: Header, prediction: Prediction) -> Classification:
-    """A prediction for the image that had this header; ids as vision_msgs wants them, in text."""
-    return Classification(
-        header=header_message(header),
-        results=[
-            ObjectHypothesis(class_id=str(class_id), score=score)
-            for class_id, score in zip(prediction.class_ids, prediction.scores, strict=True)
-        ],
-    )
+class ClassificationMessage:
+    """A Classification that is filled anew for every image: making one costs twice as much.
+
+    Not thread-safe; what `fill` returns is valid until the next call.
+    """
+
+    def __init__(self) -> None:
+        self._message = Classification()
+        self._hypotheses: list[ObjectHypothesis] = []
+
+    def fill(self, header: Header, prediction: Prediction) -> Classification:
+        """The prediction for the image of this header; ids in text, as vision_msgs wants them."""
+        hypotheses, count = self._hypotheses, len(prediction.scores)
+        hypotheses += [ObjectHypothesis() for _ in range(count - len(hypotheses))]
+        for hypothesis, class_id, score in zip(hypotheses, *prediction, strict=False):
+            hypothesis.class_id = str(class_id)
+            hypothesis.score = score
+        message = self._message
+        message.results = hypotheses[:count]
+        message.header.stamp.sec = header.sec
+        message.header.stamp.nanosec = header.nanosec
+        message.header.frame_id = header.frame_id
+        return message
 
 
 def vision_info(stamp: Time, method: str, location: str, version: int) -> VisionInfo:

@@ -19,11 +19,12 @@ _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 class Outputs:
-    """The node's lifecycle publishers. Several threads may call it."""
+    """The node's lifecycle publishers. Threads may call it, `publish` one at a time."""
 
     def __init__(self, node: LifecycleNode) -> None:
         self._node = node
         self._publishers: list[LifecyclePublisher] = []
+        self._result = messages.ClassificationMessage()
         self._announced: tuple[Model, float] | None = None
         self._labels_version = 0
         self._announcing = threading.Lock()
@@ -67,7 +68,7 @@ class Outputs:
     def publish(self, frame: Frame, outcome: Classified) -> None:
         """Publish the result for an image, after what its ids mean."""
         self.announce(outcome.classifier)
-        self._classification.publish(messages.classification(frame.header, outcome.prediction))
+        self._classification.publish(self._result.fill(frame.header, outcome.prediction))
 
     def publish_annotated(self, frame: Frame, outcome: Classified) -> None:
         """Publish the image with its results drawn in, if anybody looks."""

@@ -8,6 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+_FEW = 32
+"""Up to so many classes are found by as many passes over the logits."""
+
 
 class Prediction(NamedTuple):
     """The best classes of one image, best first.
@@ -22,7 +25,7 @@ class Prediction(NamedTuple):
 
 
 class TopK:
-    """Softmax and top-k. Not thread-safe: it owns its scratch buffer.
+    """Softmax and top-k. Not thread-safe: it owns its scratch buffers.
 
     Args:
         classes: Number of logits.
@@ -40,34 +43,48 @@ class TopK:
             raise ValueError(f"threshold must lie in 0..1, got {threshold}")
         self._k = min(k, classes)
         self._threshold = threshold
-        self._buffer = np.empty(classes, np.float32)
+        self._remaining = np.empty(classes, np.float32)
+        self._exponentials = np.empty(classes, np.float64)
 
     def __call__(self, logits: NDArray[np.float32]) -> Prediction:
         """Picks the best classes; of equal ones, as quantised models have, the lower index first.
 
-        Every call into NumPy finds the caches cold after an inference, so there are few: a full
-        sort costs less than the steps that would avoid it.
-
         Args:
-            logits: float32 of shape (classes,).
+            logits: float32 of shape (classes,). Minus infinity rules a class out.
 
         Raises:
-            ValueError: The shape is wrong, or a logit is infinite or not a number.
+            ValueError: The shape is wrong, or a logit is plus infinity or not a number.
         """
-        exponentials = self._buffer
+        exponentials = self._exponentials
         if logits.shape != exponentials.shape:
             raise ValueError(f"expected logits of shape {exponentials.shape}, got {logits.shape}")
-        np.negative(logits, out=exponentials)
-        order = exponentials.argsort(kind="stable")
-        best, highest, last = order[: self._k], logits[order[0]], logits[order[-1]]
-        # Infinities sort to the ends, and what is not a number to the last place.
-        if not (math.isfinite(highest) and math.isfinite(last)):
+        best = self._best(logits)
+        highest = logits.item(best[0])
+        if not math.isfinite(highest):
             raise ValueError("the model returned logits that are not finite")
         # The highest logit becomes exp(0): nothing overflows, and the sum is at least 1.
-        with np.errstate(over="ignore"):  # -inf is right: its score is 0
-            np.subtract(logits, highest, out=exponentials)
+        np.subtract(logits, highest, out=exponentials, dtype=np.float64)
         np.exp(exponentials, out=exponentials)
-        total = float(exponentials.sum())
-        scores = (exponentials[best] / total).tolist()
+        total = exponentials.sum().item()
+        if math.isnan(total):
+            raise ValueError("the model returned logits that are not finite")
+        scores = [exponentials.item(index) / total for index in best]
         kept = sum(score >= self._threshold for score in scores)
-        return Prediction(tuple(best[:kept].tolist()), tuple(scores[:kept]))
+        return Prediction(tuple(best[:kept]), tuple(scores[:kept]))
+
+    def _best(self, logits: NDArray[np.float32]) -> list[int]:
+        """Indices of the k highest logits."""
+        if self._k <= _FEW:
+            # After an inference the caches are cold, and a sort costs twice what passes do.
+            remaining, best = self._remaining, list[int]()
+            np.copyto(remaining, logits)
+            for _ in range(self._k):
+                index = int(remaining.argmax())
+                if remaining.item(index) == -math.inf:
+                    break  # nothing but what is ruled out remains: let the sort order it
+                best.append(index)
+                remaining[index] = -math.inf
+            else:
+                return best
+        order: list[int] = np.argsort(-logits, kind="stable")[: self._k].tolist()
+        return order
