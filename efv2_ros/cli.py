@@ -215,7 +215,9 @@ def demo(
     photos: tuple[Path, ...], frames: int, rate: float, model_size: str, model_path: str,
     offline: bool,
 ) -> None:  # fmt: skip
-    """Run the ROS node: publish PHOTOs, or a folder's, over DDS and print what comes back.
+    """Show the ROS node at work on PHOTOs, or a folder's.
+
+    They are published over DDS, and what comes back is printed.
 
     Where no model is found and none can be downloaded, the untrained network shows the way.
     """
@@ -246,7 +248,10 @@ def demo(
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def bench(frames: int, as_json: bool, **options: Any) -> None:
-    """Measure what the ROS node costs on top of the bare model, for 640x480 bgr8 images."""
+    """Measure what the ROS node costs on top of the model.
+
+    Images are 640x480 bgr8; the bare model runs in a loop before and after, in the same run.
+    """
     from efv2_ros.benchmark import measure_overhead
 
     measured = measure_overhead(split_request(options), frames=frames)
@@ -346,4 +351,4 @@ def _write_annotated(path: Path, frame: Any, result: Classified) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(prog_name="efv2")

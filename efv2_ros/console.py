@@ -15,8 +15,8 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-output = Console()
-messages = Console(stderr=True)
+output = Console(highlight=False)
+messages = Console(stderr=True, highlight=False)
 
 
 class download_bar:
