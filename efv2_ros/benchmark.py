@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from dataclasses import asdict, dataclass
@@ -12,6 +11,7 @@ import numpy as np
 
 from efv2_ros.classifier import Model, ModelRequest, load_model
 from efv2_ros.errors import Efv2Error
+from efv2_ros.vision.frame import Frame, Header
 
 OVERHEAD_STAGES = ("convert", "postprocess", "publish")
 """What a worker does for a frame besides `infer`."""
@@ -93,14 +93,10 @@ def _bare_loop(model: Model, count: int) -> list[float]:
 
 def _stream(request: ModelRequest, frames: int, width: int, height: int) -> dict[str, float]:
     """Median milliseconds of every stage, as the node itself reports them."""
-    import rclpy
-
-    from efv2_ros.node.session import ClassifierProcess, Listener, stage_latencies
-    from efv2_ros.vision.frame import Frame, Header
+    from efv2_ros.node.session import session, stage_latencies
 
     pixels = np.random.RandomState(1).randint(0, 256, height * width * 3, np.uint8)
     frame = Frame(Header(frame_id="camera"), "bgr8", pixels, height, width, 3 * width)
-    namespace = f"/efv2_benchmark_{os.getpid()}"
     parameters = {
         "model_size": request.model_size,
         "model_path": request.model_path,
@@ -108,23 +104,14 @@ def _stream(request: ModelRequest, frames: int, width: int, height: int) -> dict
         "threads": request.threads,
         "queue_policy": "all",
     }
-    rclpy.init()
-    try:
-        listener = Listener(
-            rclpy.create_node("benchmark", namespace=namespace), f"{namespace}/efv2_classifier"
-        )
-        with ClassifierProcess(parameters, namespace=namespace) as process:
-            if not listener.wait_for_classifier():
-                raise Efv2Error(f"the node did not start\n{process.stop()}")
-            for number in range(1, frames + 1):
-                listener.publish(frame)
-                if not listener.wait_for_results(number):
-                    raise Efv2Error(f"the node lost image {number}\n{process.stop()}")
-            listener.wait_for_diagnostics()
-            if listener.stream is None:
-                raise Efv2Error("the node publishes no diagnostics")
-            latencies = stage_latencies(listener.stream)
-        listener.close()
-    finally:
-        rclpy.try_shutdown()
-    return {stage: each.p50 for stage, each in latencies.items()}
+    with session("benchmark", parameters) as (process, listener):
+        if not listener.wait_for_classifier():
+            raise Efv2Error(f"the node did not start\n{process.stop()}")
+        for number in range(1, frames + 1):
+            listener.publish(frame)
+            if not listener.wait_for_results(number):
+                raise Efv2Error(f"the node lost image {number}\n{process.stop()}")
+        listener.wait_for_diagnostics()
+        if listener.stream is None:
+            raise Efv2Error("the node publishes no diagnostics")
+        return {stage: each.p50 for stage, each in stage_latencies(listener.stream).items()}

@@ -70,7 +70,7 @@ def _ros() -> Iterator[Finding]:
         )  # fmt: skip
         return
     yield Finding("ROS 2", "ok", distro or "rclpy can be imported; ROS_DISTRO is not set")
-    for package in ("sensor_msgs", "diagnostic_msgs", "std_srvs", "vision_msgs", "cv_bridge"):
+    for package in ("sensor_msgs", "diagnostic_msgs", "std_srvs", "vision_msgs"):
         if _run_python(f"import {package}") is None:
             yield Finding(
                 package, "missing", "cannot be imported, so the node cannot run",

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import itertools
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import rclpy
+from diagnostic_msgs.msg import DiagnosticStatus
 from rich.console import Console
 from rich.table import Table
 
 from efv2_ros.errors import Efv2Error
-from efv2_ros.node.session import ClassifierProcess, Listener, stage_latencies, values
+from efv2_ros.node.session import (
+    ClassifierProcess,
+    Listener,
+    session,
+    stage_latencies,
+    values,
+)
 from efv2_ros.vision.frame import Frame
 from efv2_ros.vision.photo import read_photo
-
-_NAMESPACE = f"/efv2_demo_{os.getpid()}"
 
 
 class DemoError(Efv2Error):
@@ -41,21 +44,10 @@ def run(
         DemoError: The node did not start, or an image got no result.
     """
     pictures = [read_photo(path) for path in photos]
-    rclpy.init()
-    try:
-        node = rclpy.create_node("demo", namespace=_NAMESPACE)
-        with ClassifierProcess(
-            {"queue_policy": "all", **parameters}, namespace=_NAMESPACE
-        ) as process:
-            listener = Listener(node, process.name)
-            try:
-                _stream(listener, process, pictures, frames, 1.0 / rate, console)
-            finally:
-                listener.close()
-        if process.returncode:
-            raise DemoError(f"the node ended with status {process.returncode}\n{process.output}")
-    finally:
-        rclpy.try_shutdown()
+    with session("demo", {"queue_policy": "all", **parameters}) as (process, listener):
+        _stream(listener, process, pictures, frames, 1.0 / rate, console)
+    if process.returncode:
+        raise DemoError(f"the node ended with status {process.returncode}\n{process.output}")
 
 
 def _stream(
@@ -93,7 +85,7 @@ def _stream(
             f"[bold]{best}[/bold]"
         )
         for other in others:
-            console.print(f"{'':31}[dim]{other}[/dim]")
+            console.print(f"{'':30}[dim]{other}[/dim]")
         listener.spin_for(published + period - time.monotonic())
 
     listener.wait_for_diagnostics()
@@ -101,8 +93,6 @@ def _stream(
 
 
 def _has_failed(listener: Listener) -> bool:
-    from diagnostic_msgs.msg import DiagnosticStatus
-
     return listener.model is not None and listener.model.level == DiagnosticStatus.ERROR
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
+import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -208,6 +211,29 @@ class Listener:
 def values(status: DiagnosticStatus) -> dict[str, str]:
     """A status's key-value pairs."""
     return {pair.key: pair.value for pair in status.values}
+
+
+@contextmanager
+def session(
+    name: str, parameters: Mapping[str, Any]
+) -> Iterator[tuple[ClassifierProcess, Listener]]:
+    """ROS from start to end, with a classifier and a listener in a namespace of their own.
+
+    Args:
+        name: Name of the listener's node, and part of the namespace.
+        parameters: Parameters of the classifier.
+    """
+    namespace = f"/efv2_{name}_{os.getpid()}"
+    rclpy.init()
+    try:
+        with ClassifierProcess(parameters, namespace=namespace) as process:
+            listener = Listener(rclpy.create_node(name, namespace=namespace), process.name)
+            try:
+                yield process, listener
+            finally:
+                listener.close()
+    finally:
+        rclpy.try_shutdown()
 
 
 def stage_latencies(stream: DiagnosticStatus) -> dict[str, Percentiles]:
