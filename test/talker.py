@@ -31,12 +31,6 @@ class Talker(Listener):
             SetParameters, "set_parameters", parameters=as_messages(parameters)
         ).results
 
-    def send_set(self, **parameters):
-        """Ask to set parameters; the future of the answer."""
-        client = self.node.create_client(SetParameters, f"{self.process.name}/set_parameters")
-        assert self.spin_until(client.service_is_ready, SOON)
-        return client.call_async(SetParameters.Request(parameters=as_messages(parameters)))
-
     def get(self, name):
         (value,) = self.call(GetParameters, "get_parameters", names=[name]).values
         return Parameter.from_parameter_msg(ParameterMessage(name=name, value=value)).value

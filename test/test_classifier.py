@@ -7,7 +7,14 @@ import yaml
 from http_server import serving
 from tiny_models import mean_colour, projection
 
-from efv2_ros.classifier import Classifier, ModelRequest, ViewOptions, find_model, load_model
+from efv2_ros.classifier import (
+    Classifier,
+    Model,
+    ModelRequest,
+    ViewOptions,
+    find_model,
+    load_model,
+)
 from efv2_ros.engine import Engine
 from efv2_ros.errors import Efv2Error
 from efv2_ros.models.modelfile import ModelError
@@ -165,6 +172,78 @@ def test_an_engine_changes_options_and_reports_what_cannot_be(tmp_path):
     assert [len(each.prediction.class_ids) for each in delivered] == [5, 1, 1]
     assert outcomes[0] is None
     assert isinstance(outcomes[1], ModelError)
+
+
+def test_an_engine_frees_each_model_once_it_is_done_with(tmp_path, monkeypatch):
+    closed, close = [], Model.close
+    monkeypatch.setattr(Model, "close", lambda self: (closed.append(self), close(self)))
+    engine = Engine(request(projection(tmp_path / "a.onnx")), ViewOptions(), lambda *_: None)
+    old, changed = engine.classifier.model, threading.Event()
+    new_request = request(projection(tmp_path / "b.onnx", seed=1))
+    engine.change(new_request, ViewOptions(), lambda _: changed.set())
+    assert changed.wait(30)
+    assert closed == [old]
+    new = engine.classifier.model
+    engine.close()
+    assert closed == [old, new]
+
+
+def test_an_engine_has_as_many_workers_as_slots(tmp_path):
+    both, outcomes = threading.Barrier(2, timeout=10), []
+    engine = Engine(
+        request(projection(tmp_path / "m.onnx"), slots=2),
+        ViewOptions(),
+        lambda frame, outcome, waited: outcomes.append(outcome),
+        policy="all",
+    )
+    runtime = engine.classifier.model.runtime
+    infer = runtime.infer
+
+    def together(nv12):
+        both.wait()
+        return infer(nv12)
+
+    runtime.infer = together
+    for _ in range(2):
+        engine.submit(picture())
+    assert engine.drain(30)
+    engine.close()
+    assert not any(isinstance(each, Exception) for each in outcomes)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"fit": "stretch"},
+        {"fit": "letterbox"},
+        {"roi": Roi(0, 0, 32, 16)},
+        {"input_range": "full"},
+    ],
+)
+@pytest.mark.parametrize("nv12_range", ["full", "limited"])
+def test_every_option_reaches_the_pixels(tmp_path, options, nv12_range):
+    model = load_model(request(projection(tmp_path / "m.onnx"), nv12_range=nv12_range))
+    data = np.random.RandomState(0).randint(0, 256, 64 * 48 * 3 // 2, np.uint8)
+    frame = Frame(Header(), "nv12", data, 48, 64, 64)
+    prediction = Classifier(model, ViewOptions(top_k=1000, **options)).classify(frame).prediction
+    nv12 = Nv12Converter(nv12_range=nv12_range, **options).convert(frame)
+    order = np.argsort(-model.runtime.infer(nv12), kind="stable")
+    assert list(prediction.class_ids) == list(order)
+
+
+def test_the_threshold_reaches_the_results(tmp_path):
+    model = load_model(request(projection(tmp_path / "m.onnx")))
+    every = Classifier(model).classify(picture()).prediction.scores
+    some = Classifier(model, ViewOptions(score_threshold=every[2])).classify(picture()).prediction
+    assert some.scores == every[:3]
+
+
+def test_the_stages_are_told_apart(tmp_path, monkeypatch):
+    classifier = Classifier(load_model(request(projection(tmp_path / "m.onnx"))))
+    clock = iter([0.0, 1.0, 3.0, 7.0])
+    monkeypatch.setattr("efv2_ros.classifier.time.perf_counter", clock.__next__)
+    result = classifier.classify(picture())
+    assert (result.convert, result.infer, result.postprocess) == (1.0, 2.0, 4.0)
 
 
 def test_photos_of_a_folder(tmp_path, photos):

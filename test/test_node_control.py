@@ -11,9 +11,10 @@ from builtin_interfaces.msg import Time
 from cv_bridge import CvBridge
 from diagnostic_msgs.msg import DiagnosticStatus
 from rcl_interfaces.msg import ParameterType
+from rcl_interfaces.srv import SetParameters
 from rclpy.qos import ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
-from talker import SOON
+from talker import SOON, as_messages
 from tiny_models import projection
 
 from efv2_ros.classifier import Classifier, ModelRequest, load_model
@@ -215,8 +216,9 @@ def test_parameters_after_the_end(start, models):
 def test_a_newer_wish_is_not_undone_by_an_older_one_that_fails(start, models, picture):
     projection(models / FILES.format("s1"), height=96, width=96, classes=7)
     _, talker = start({}, environment={"EFV2_MODEL_DIR": str(models)})
-    requests = [talker.send_set(model_size=size) for size in ("s1", "s2")]
-    assert talker.spin_until(lambda: all(each.done() for each in requests), SOON)
+    wishes = [*as_messages({"model_size": "s1"}), *as_messages({"model_size": "s2"})]
+    results = talker.call(SetParameters, "set_parameters", parameters=wishes).results
+    assert all(each.successful for each in results)
     assert talker.spin_until(lambda: talker.vision_info[-1].method.endswith("s2"), SOON)
     talker.spin_for(0.5)
     assert talker.get("model_size") == "s2"
@@ -271,6 +273,66 @@ def test_set_enabled(start, models, picture):
     talker.expect_results(1)
 
 
+def test_enabled_and_active_are_two_things(start, models):
+    _, talker = start({}, environment={"EFV2_MODEL_DIR": str(models)})
+    subscriptions = talker.images.get_subscription_count
+    talker.enable(False)
+    assert talker.transition("deactivate")
+    assert talker.transition("activate")
+    talker.spin_for(0.5)
+    assert subscriptions() == 0
+    assert talker.fresh_stream()[0].message == "disabled"
+    assert talker.transition("deactivate")
+    talker.enable(True)
+    talker.spin_for(0.5)
+    assert subscriptions() == 0
+    assert talker.transition("activate")
+    assert talker.spin_until(lambda: subscriptions() == 1, SOON)
+
+
+def test_new_labels_and_thresholds_are_announced(start, models, tmp_path):
+    _, talker = start({}, environment={"EFV2_MODEL_DIR": str(models)})
+    talker.set(score_threshold=0.5)
+    assert talker.spin_until(lambda: talker.label_info[-1].threshold == 0.5, SOON)
+    assert talker.spin_until(lambda: len(talker.vision_info) == 2, SOON)
+    assert talker.vision_info[-1].database_version == 1
+    labels = tmp_path / "labels.txt"
+    labels.write_text("\n".join(f"thing {n}" for n in range(1000)))
+    talker.set(labels_file=str(labels))
+    assert talker.spin_until(lambda: talker.vision_info[-1].database_version == 2, SOON)
+    assert talker.spin_until(
+        lambda: talker.label_info[-1].class_map[0].class_name == "thing 0", SOON
+    )
+
+
+def test_latencies_are_of_the_running_model(start, models, picture):
+    _, talker = start({}, environment={"EFV2_MODEL_DIR": str(models)})
+    talker.images.publish(picture)
+    talker.expect_results(1)
+    assert any("infer" in key for key in talker.fresh_stream()[1])
+    talker.set(model_size="s1")
+    assert talker.spin_until(lambda: len(talker.vision_info) == 2, SOON)
+    assert not any("p50" in key for key in talker.fresh_stream()[1])
+
+
+def test_the_period_of_diagnostics_changes(start, models):
+    _, talker = start({"diagnostics_period": 60.0}, environment={"EFV2_MODEL_DIR": str(models)})
+    talker.set(diagnostics_period=0.1)
+    assert talker.wait_for_diagnostics(SOON)
+    talker.set(diagnostics_period=60.0)
+    assert not talker.wait_for_diagnostics(2.0)
+
+
+def test_deactivating_publishes_what_is_in_work(start, models, picture):
+    _, talker = start({"queue_policy": "all"}, environment={"EFV2_MODEL_DIR": str(models)})
+    for number in range(20):
+        talker.images.publish(numbered(picture, number))
+    talker.expect_results(1)
+    assert talker.transition("deactivate")
+    talker.spin_for(0.3)
+    assert "dropped: inactive" not in talker.fresh_stream()[1]
+
+
 def test_parameters_describe_themselves(start, models):
     _, talker = start({}, environment={"EFV2_MODEL_DIR": str(models)})
     fit = talker.describe("fit")
@@ -294,6 +356,9 @@ def test_parameters_describe_themselves(start, models):
         ("top_k", 0, "top_k"),
         ("slots", 2, "while unconfigured"),
         ("queue_policy", "all", "while unconfigured"),
+        ("transport", "compressed", "while unconfigured"),
+        ("qos_reliability", "reliable", "while unconfigured"),
+        ("qos_depth", 5, "while unconfigured"),
         ("runtime", "gpu", "onnx"),
         ("autostart", False, "read-only"),
         ("fit", 3, ""),
@@ -395,6 +460,7 @@ def test_simulated_time_decides_what_is_stale(start, models, picture):
     assert level_at(1010) == DiagnosticStatus.OK
     _, values = talker.fresh_stream()
     assert 0.5 < float(values["input rate (Hz)"]) < 1.5
+    assert 0.5 < float(values["output rate (Hz)"]) < 1.5
     p50, *_ = map(float, values["end_to_end p50/p95/p99/max (ms)"].split(" / "))
     assert p50 == pytest.approx(1000, abs=1)
     assert level_at(1020) == DiagnosticStatus.STALE

@@ -13,7 +13,7 @@ from cv_bridge import CvBridge
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CompressedImage, Image
 from talker import SOON
-from tiny_models import projection
+from tiny_models import fails_on_bright, projection
 
 from efv2_ros.classifier import Classifier, ModelRequest, ViewOptions, load_model
 from efv2_ros.node import messages
@@ -250,6 +250,22 @@ def test_broken_files_among_good_compressed_images(start, model, photos):
         for name, value in values.items()
         if name.startswith("dropped: ")
     } == expected
+
+
+def test_a_failing_inference_is_counted_and_the_stream_goes_on(start, tmp_path):
+    model = fails_on_bright(tmp_path / "moody.onnx")
+    parameters = {"model_path": str(model), "mean": "0,0,0", "scale": "1,1,1"}
+    process, talker = start({**parameters, "queue_policy": "all"})
+    for number in range(10):
+        picture = np.full((48, 64, 3), 200 if number % 2 else 50, np.uint8)
+        talker.images.publish(stamped(CvBridge().cv2_to_imgmsg(picture, "bgr8"), number))
+    talker.expect_results(5)
+    talker.spin_for(0.3)
+    _, values = talker.fresh_stream()
+    assert (values["frames classified"], values["dropped: infer"]) == ("5", "5")
+    log = process.stop()
+    assert log.count("dropped a frame (infer)") == 1
+    assert "Traceback" not in log
 
 
 def tenths(result):

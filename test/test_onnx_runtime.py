@@ -3,7 +3,7 @@ import threading
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
-from tiny_models import mean_colour, projection, save
+from tiny_models import fails_on_bright, mean_colour, projection, save
 
 from efv2_ros.runtimes.base import (
     ImageInput,
@@ -155,20 +155,17 @@ def test_files_that_are_no_such_model(tmp_path):
 
 
 def test_a_failing_inference_is_an_inference_error_and_the_next_one_works(tmp_path):
-    """A Gather whose index comes from the image fails on bright images only."""
-    constants = {
-        "table": np.arange(100, dtype=np.float32).reshape(1, 100),
-        "hundred": np.array(1.0, np.float32),
-    }
-    nodes = [
-        helper.make_node("ReduceMean", ["data"], ["mean"], axes=[0, 1, 2, 3], keepdims=0),
-        helper.make_node("Cast", ["mean"], ["index"], to=TensorProto.INT64),
-        helper.make_node("Gather", ["table", "index"], ["picked"], axis=1),
-        helper.make_node("Mul", ["picked", "hundred"], ["output"]),
-    ]
-    path = save(tmp_path / "gather.onnx", nodes, [1, 3, 224, 224], [1], constants)
+    path = fails_on_bright(tmp_path / "gather.onnx")
     runtime = open_runtime(path, ImageInput())
     assert runtime.infer(flat_nv12(42, 128, 128)) == [42]
     with pytest.raises(InferenceError, match="ONNX Runtime"):
         runtime.infer(flat_nv12(200, 128, 128))
     assert runtime.infer(flat_nv12(7, 128, 128)) == [7]
+
+
+def test_a_closed_model_says_so(tmp_path):
+    runtime = open_runtime(mean_colour(tmp_path / "mean.onnx"), ImageInput())
+    runtime.close()
+    runtime.close()
+    with pytest.raises(InferenceError, match="closed"):
+        runtime.infer(flat_nv12(10, 128, 128))

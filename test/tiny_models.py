@@ -43,3 +43,15 @@ def projection(path: Path, classes=1000, height=224, width=224, seed=0) -> Path:
         helper.make_node("MatMul", ["features", "weights"], ["output"]),
     ]
     return save(path, nodes, [1, 3, height, width], [1, classes], {"weights": weights})
+
+
+def fails_on_bright(path: Path) -> Path:
+    """One class, whose logit is the mean brightness; above 99, inference fails."""
+    constants = {"table": np.arange(100, dtype=np.float32).reshape(1, 100)}
+    nodes = [
+        helper.make_node("ReduceMean", ["data"], ["mean"], axes=[0, 1, 2, 3], keepdims=0),
+        helper.make_node("Cast", ["mean"], ["number"], to=TensorProto.INT64),
+        helper.make_node("Unsqueeze", ["number"], ["index"], axes=[0]),
+        helper.make_node("Gather", ["table", "index"], ["output"], axis=1),
+    ]
+    return save(path, nodes, [1, 3, 224, 224], [1, 1], constants)

@@ -89,7 +89,7 @@ class Runtime(Protocol):
 
         Raises:
             ValueError: `nv12` is not such an array.
-            InferenceError: The runtime failed.
+            InferenceError: The runtime failed, or is closed.
         """
 
     def close(self) -> None:

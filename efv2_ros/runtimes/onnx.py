@@ -139,6 +139,7 @@ class OnnxRuntime:
         self.info = RuntimeInfo("onnx", ort.__version__, "CPU", classes)
         self.slots = slots
         self._shape = image.nv12_shape
+        self._closed = False
         self._free: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
         for _ in range(slots):
             self._free.put(_Slot(preprocess, network, image))
@@ -146,6 +147,8 @@ class OnnxRuntime:
     def infer(self, nv12: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See `Runtime.infer`."""
         check_nv12(nv12, self._shape)
+        if self._closed:
+            raise InferenceError("the model is closed")
         slot = self._free.get()
         try:
             np.copyto(slot.nv12, nv12)
@@ -157,6 +160,7 @@ class OnnxRuntime:
 
     def close(self) -> None:
         """See `Runtime.close`."""
+        self._closed = True
         self._free = queue.SimpleQueue()
 
 

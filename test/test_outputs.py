@@ -1,0 +1,49 @@
+import pytest
+
+pytest.importorskip("rclpy")
+
+from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
+from tiny_models import projection
+
+from efv2_ros.classifier import Classifier, ModelRequest, load_model
+from efv2_ros.node.outputs import Outputs
+from efv2_ros.vision.photo import read_photo
+
+
+@pytest.fixture
+def node(ros):
+    node = LifecycleNode("test_outputs")
+    yield node
+    node.destroy_node()
+
+
+def test_what_ids_mean_comes_before_the_first_result(node, tmp_path, photos, monkeypatch):
+    published = []
+    monkeypatch.setattr(
+        LifecyclePublisher, "publish", lambda self, message: published.append(self.topic_name)
+    )
+    outputs = Outputs(node)
+    frame = read_photo(photos[0])
+    for seed in (0, 1):
+        path = projection(tmp_path / f"{seed}.onnx", seed=seed)
+        result = Classifier(load_model(ModelRequest(model_path=str(path)))).classify(frame)
+        for _ in range(2):
+            outputs.publish(frame, result)
+    first = ["/test_outputs/label_info", "/test_outputs/vision_info"]
+    every = ["/test_outputs/classification"]
+    assert published == [*first, *every, *every] * 2
+
+
+def test_nothing_is_drawn_while_nobody_looks(node, tmp_path, photos, monkeypatch):
+    def draw(*_):
+        raise AssertionError("drawn for nobody")
+
+    monkeypatch.setattr("efv2_ros.node.outputs.to_bgr", draw)
+    frame = read_photo(photos[0])
+    path = projection(tmp_path / "m.onnx")
+    result = Classifier(load_model(ModelRequest(model_path=str(path)))).classify(frame)
+    outputs = Outputs(node)
+    outputs.publish_annotated(frame, result)
+    monkeypatch.setattr(LifecyclePublisher, "get_subscription_count", lambda self: 1)
+    with pytest.raises(AssertionError, match="nobody"):
+        outputs.publish_annotated(frame, result)
