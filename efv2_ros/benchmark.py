@@ -97,13 +97,14 @@ def _stream(request: ModelRequest, frames: int, width: int, height: int) -> dict
 
     pixels = np.random.RandomState(1).randint(0, 256, height * width * 3, np.uint8)
     frame = Frame(Header(frame_id="camera"), "bgr8", pixels, height, width, 3 * width)
+    # What the bare loop ran is what the node must run.
     parameters = {
-        "model_size": request.model_size,
-        "model_path": request.model_path,
-        "allow_untrained": request.allow_untrained,
-        "threads": request.threads,
+        **{name: value for name, value in asdict(request).items() if value is not None},
         "queue_policy": "all",
     }
+    for name in ("mean", "scale"):
+        if name in parameters:
+            parameters[name] = ",".join(map(str, parameters[name]))
     with session("benchmark", parameters) as (process, listener):
         if not listener.wait_for_classifier():
             raise Efv2Error(f"the node did not start\n{process.stop()}")

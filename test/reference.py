@@ -87,18 +87,6 @@ def rgb_to_yuv(rgb):
     return y, (b - y) / 1.772 + 128, (r - y) / 1.402 + 128
 
 
-def yuv_to_rgb(y, u, v):
-    """The inverse of `rgb_to_yuv`."""
-    return np.stack(
-        [
-            y + 1.402 * (v - 128),
-            y - 0.344136 * (u - 128) - 0.714136 * (v - 128),
-            y + 1.772 * (u - 128),
-        ],
-        axis=-1,
-    )
-
-
 def to_limited(y, u, v):
     """Full range to limited range."""
     return 16 + y * 219 / 255, 128 + (u - 128) * 224 / 255, 128 + (v - 128) * 224 / 255

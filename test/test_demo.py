@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from tiny_models import projection
+from tiny_models import mean_colour, projection
 
 pytest.importorskip("rclpy")
 
@@ -45,7 +45,11 @@ def test_the_demo_of_a_model_that_is_not_there_fails_with_the_reason(tmp_path):
 
 
 def test_the_benchmark_relates_the_node_to_the_bare_model(tmp_path):
-    done = efv2("bench", "--model", projection(tmp_path / "m.onnx"), "--frames", 20, "--json")
+    folder = tmp_path / 'somebody\'s "own" models'
+    folder.mkdir()
+    model = mean_colour(folder / "m.onnx", height=64, width=96)
+    own = ["--model", model, "--mean", "1,2,3", "--scale", "0.1,0.1,0.1"]
+    done = efv2("bench", *own, "--frames", 20, "--json")
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout)
     assert set(figures["stages"]) == {"convert", "postprocess", "publish"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -247,7 +248,5 @@ def stage_latencies(stream: DiagnosticStatus) -> dict[str, Percentiles]:
 
 
 def _yaml(value: Any) -> str:
-    """A value as the command line's YAML wants it; text is quoted so that it stays text."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"'{value}'" if isinstance(value, str) else str(value)
+    """A value as the command line's YAML wants it: JSON, in which text stays text, is YAML."""
+    return json.dumps(value, ensure_ascii=False)

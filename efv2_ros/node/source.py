@@ -70,7 +70,6 @@ class ImageSource:
         fault: Callable[[Exception], None],
     ) -> None:
         self._node = node
-        self._transport = settings.transport
         self._received, self._frame, self._fault = received, frame, fault
         self._asked_at: float | None = None
         self._warned: set[str] = set()
