@@ -1,7 +1,9 @@
 """From a stream of items to a stream of results in the same order. No ROS, no OpenCV.
 
 A producer puts items into a mailbox; `slots` worker threads take them, oldest first, and do the
-slow work side by side; results are delivered one at a time, in the order of the items.
+slow work side by side; another thread delivers the results one at a time, in the order of the
+items. So a worker that feeds an accelerator is back at it at once: delivery costs time only while
+the accelerator works.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ DropCause = Literal["superseded", "closed"]
 
 
 class Pipeline(Generic[Item, Outcome]):
-    """A mailbox, worker threads, and delivery in order.
+    """A mailbox, worker threads, and a thread that delivers in order.
 
     Args:
         work: Turns an item into an outcome; called from `slots` threads at once. `replace`
@@ -51,18 +53,25 @@ class Pipeline(Generic[Item, Outcome]):
         self._waiting: deque[tuple[Item, float]] = deque()
         self._running: Counter[Callable[[Item], Outcome]] = Counter()
         self._closed = False
-        self._changed = threading.Condition()
+        lock = threading.RLock()
+        self._changed = threading.Condition(lock)
+        self._worked = threading.Condition(lock)  # the same state, for the deliverer alone
         # Tickets number the items as workers take them; delivery follows the tickets.
         self._ticket = 0
-        self._next_delivery = 0
-        self._finished: dict[int, tuple[Item, Outcome | Exception, float]] = {}
-        self._delivery = threading.Lock()
+        self._delivered = 0
+        self._finished: dict[
+            int, tuple[Item, Outcome | Exception, float, Callable[[Item], Outcome]]
+        ] = {}
+        self._slots = slots
         self._workers = [
             threading.Thread(target=self._run, name=f"pipeline-{n}", daemon=True)
             for n in range(slots)
         ]
-        for worker in self._workers:
-            worker.start()
+        self._deliverer = threading.Thread(
+            target=self._run_delivery, name="pipeline-delivery", daemon=True
+        )
+        for thread in (*self._workers, self._deliverer):
+            thread.start()
 
     def submit(self, item: Item) -> None:
         """Hand over an item; with policy `all`, wait until there is room for it.
@@ -111,14 +120,21 @@ class Pipeline(Generic[Item, Outcome]):
             self._dropped(item, "closed")
         for worker in self._workers:
             worker.join()
+        with self._changed:
+            self._worked.notify_all()
+        self._deliverer.join()
 
     def _has_room(self) -> bool:
         return len(self._waiting) < self._capacity
 
+    def _may_take(self) -> bool:
+        """Whether a worker may start: results must not pile up behind a slow delivery."""
+        return bool(self._waiting) and len(self._finished) <= self._slots
+
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._closed or self._waiting)
+                self._changed.wait_for(lambda: self._closed or self._may_take())
                 if not self._waiting:
                     return
                 item, since = self._waiting.popleft()
@@ -132,17 +148,26 @@ class Pipeline(Generic[Item, Outcome]):
                 outcome = work(item)
             except Exception as error:  # the stream goes on; `deliver` says what happened
                 outcome = error
-            self._finish(ticket, item, outcome, waited)
             with self._changed:
+                self._finished[ticket] = (item, outcome, waited, work)
+                self._worked.notify_all()
+
+    def _run_delivery(self) -> None:
+        while True:
+            with self._changed:
+                self._worked.wait_for(
+                    lambda: (
+                        self._delivered in self._finished
+                        or (self._closed and self._delivered == self._ticket)
+                    )
+                )
+                if self._delivered not in self._finished:
+                    return
+                item, outcome, waited, work = self._finished.pop(self._delivered)
+            self._deliver(item, outcome, waited)
+            with self._changed:
+                self._delivered += 1
                 self._running[work] -= 1
                 self._running += Counter()  # forgets what is at zero, and so lets it be freed
                 self._changed.notify_all()
-
-    def _finish(
-        self, ticket: int, item: Item, outcome: Outcome | Exception, waited: float
-    ) -> None:
-        with self._delivery:
-            self._finished[ticket] = (item, outcome, waited)
-            while self._next_delivery in self._finished:
-                self._deliver(*self._finished.pop(self._next_delivery))
-                self._next_delivery += 1
+            del item, outcome, work  # or they would live until the next result

@@ -72,6 +72,44 @@ def test_deliveries_never_overlap():
     assert not overlaps
 
 
+def test_a_worker_is_back_at_work_while_its_result_is_delivered():
+    """What keeps an accelerator busy with a single slot."""
+    working, delivering, overlapped = threading.Event(), threading.Event(), []
+
+    def work(item):
+        if item == 1:
+            working.set()
+            overlapped.append(delivering.wait(SOON))
+        return item
+
+    def deliver(item, outcome, waited):
+        if item == 0:
+            delivering.set()
+            assert working.wait(SOON)
+
+    pipeline = Pipeline(work, deliver, policy="all")
+    pipeline.submit(0)
+    pipeline.submit(1)
+    assert pipeline.drain(SOON)
+    pipeline.close()
+    assert overlapped == [True]
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+def test_results_do_not_pile_up_behind_a_slow_delivery(slots):
+    gate, started = Gate(), []
+    pipeline = Pipeline(started.append, lambda *_: gate(None), slots=slots, policy="all")
+    submitting = threading.Thread(target=lambda: [pipeline.submit(n) for n in range(50)])
+    submitting.start()
+    time.sleep(0.2)
+    assert len(started) <= 1 + slots + 1 + slots  # delivered, finished, and those in work
+    gate.open.set()
+    submitting.join()
+    assert pipeline.drain(SOON)
+    pipeline.close()
+    assert len(started) == 50
+
+
 def test_the_wait_for_a_worker_is_measured():
     gate, sink = Gate(), Sink()
     pipeline = Pipeline(gate, sink, policy="all")
