@@ -5,16 +5,22 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
-
-import numpy as np
 
 from efv2_ros.models.catalog import Catalog, ModelSpec, spec_for_file
 from efv2_ros.models.modelfile import ModelError
 from efv2_ros.models.store import ResolvedModel, resolve
-from efv2_ros.runtimes.base import ImageInput, Runtime, open_runtime, select_runtime
+from efv2_ros.runtimes.base import (
+    ImageInput,
+    ModelFormat,
+    RunOptions,
+    Runtime,
+    RuntimeKind,
+    open_runtime,
+    select_runtime,
+)
 from efv2_ros.vision.frame import Frame
 from efv2_ros.vision.labels import LabelsError, load_labels
 from efv2_ros.vision.nv12 import Fit, InputRange, Nv12Converter, Roi
@@ -41,7 +47,10 @@ class ModelRequest:
         nv12_range: Range of the NV12 samples the model was compiled for.
         runtime: A name from `RUNTIMES`, or `auto`.
         slots: Callers of `Classifier.classify` at once.
-        threads: CPU threads of one inference.
+        threads: See `RunOptions`, as for the next three.
+        bpu_core: On which core of the BPU.
+        bpu_priority: Among the BPU's tasks.
+        infer_timeout: In seconds.
         allow_download: Fetch a model that is not on this machine.
         allow_untrained: Make do with the untrained network when there is no model.
     """
@@ -56,8 +65,25 @@ class ModelRequest:
     runtime: str = "auto"
     slots: int = 1
     threads: int = 0
+    bpu_core: int = -1
+    bpu_priority: int = 0
+    infer_timeout: float = 2.0
     allow_download: bool = field(default=False, compare=False)
     allow_untrained: bool = field(default=False, compare=False)
+
+    def run_options(self) -> RunOptions:
+        """How the model is to be run."""
+        return RunOptions(**{each.name: getattr(self, each.name) for each in fields(RunOptions)})
+
+    def select_runtime(self) -> tuple[str, RuntimeKind]:
+        """Name and kind of the runtime; `auto` goes by the model file, where one is named.
+
+        Raises:
+            RuntimeUnavailableError: There is no such runtime, or none that works here.
+        """
+        suffix = Path(self.model_path).suffix.lower()
+        formats: dict[str, ModelFormat] = {".bin": "bin", ".onnx": "onnx"}
+        return select_runtime(self.runtime, formats.get(suffix))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +139,9 @@ def find_model(request: ModelRequest, progress: Progress | None = None) -> Resol
     Raises:
         ModelError: The catalog has no such model or is broken, there is no such file, or the
             file is damaged.
-        RuntimeUnavailableError: There is no such runtime.
+        RuntimeUnavailableError: There is no such runtime, or none that works here.
     """
-    _, kind = select_runtime(request.runtime)
+    _, kind = request.select_runtime()
     try:
         return resolve(
             _describe(request),
@@ -140,9 +166,8 @@ def load_model(request: ModelRequest, progress: Progress | None = None) -> Model
     file = find_model(request, progress)
     spec = file.spec
     image = ImageInput(spec.height, spec.width, spec.nv12_range, spec.mean, spec.scale)
-    runtime = open_runtime(
-        file.path, image, name=request.runtime, slots=request.slots, threads=request.threads
-    )
+    name, _ = request.select_runtime()
+    runtime = open_runtime(file.path, image, name, request.run_options())
     try:
         labels = _labels(spec, runtime.info.classes)
     except LabelsError:
@@ -217,7 +242,7 @@ class Classified(NamedTuple):
 
 
 class _Lane:
-    """What one caller needs for itself: scratch buffers and the NV12 buffer."""
+    """What one caller needs for itself."""
 
     def __init__(self, model: Model, options: ViewOptions) -> None:
         image = model.image
@@ -231,7 +256,6 @@ class _Lane:
             input_range=options.input_range,
         )
         self.top_k = TopK(model.runtime.info.classes, options.top_k, options.score_threshold)
-        self.nv12 = np.empty(image.nv12_shape, np.uint8)
 
 
 class Classifier:
@@ -253,11 +277,12 @@ class Classifier:
         """
         lane = self._lanes.get()
         try:
-            start = time.perf_counter()
-            nv12 = lane.converter.convert(frame, lane.nv12)
-            converted = time.perf_counter()
-            logits = self.model.runtime.infer(nv12)
-            inferred = time.perf_counter()
+            with self.model.runtime.slot() as slot:
+                start = time.perf_counter()
+                lane.converter.convert_into(frame, slot.nv12)
+                converted = time.perf_counter()
+                logits = slot.infer()
+                inferred = time.perf_counter()
             prediction = lane.top_k(logits)
             end = time.perf_counter()
         finally:

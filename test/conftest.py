@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -58,3 +59,21 @@ def start(ros):
 @pytest.fixture
 def photos():
     return sorted((Path(__file__).parent.parent / "photos").glob("*.jpg"))
+
+
+@pytest.fixture
+def bpu(monkeypatch):
+    """The board's libraries as stand-ins in this process; its settings and counters."""
+    import standins
+
+    from efv2_ros.runtimes import libdnn_abi
+
+    monkeypatch.setattr(libdnn_abi, "LIBRARIES", (str(standins.library()),))
+    monkeypatch.setenv(standins.LIBRARY_VARIABLE, str(standins.library()))
+    monkeypatch.syspath_prepend(str(standins.VENDOR))
+    controls = standins.Controls()
+    yield controls
+    controls.reset()
+    for name in [each for each in sys.modules if each.split(".")[0] in standins.VENDOR_MODULES]:
+        del sys.modules[name]
+    assert controls["wild_writes"] == controls["reused_memory"] == 0

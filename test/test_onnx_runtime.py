@@ -9,6 +9,7 @@ from efv2_ros.runtimes.base import (
     ImageInput,
     InferenceError,
     ModelLoadError,
+    RunOptions,
     RuntimeUnavailableError,
     open_runtime,
 )
@@ -39,7 +40,7 @@ COLOURS = [
 @pytest.mark.parametrize(("rgb", "full", "limited"), COLOURS)
 def test_the_model_sees_the_colours_of_the_nv12_range(tmp_path, nv12_range, rgb, full, limited):
     path = mean_colour(tmp_path / "mean.onnx")
-    runtime = open_runtime(path, ImageInput(nv12_range=nv12_range))
+    runtime = open_runtime(path, ImageInput(nv12_range=nv12_range), "onnx")
     logits = runtime.infer(flat_nv12(*(full if nv12_range == "full" else limited)))
     # 8-bit Y, U and V leave RGB uncertain by half a step times the matrix: under 2.
     np.testing.assert_allclose(logits, rgb, atol=2.0)
@@ -47,7 +48,7 @@ def test_the_model_sees_the_colours_of_the_nv12_range(tmp_path, nv12_range, rgb,
 
 def test_mean_and_scale_are_applied_in_rgb_order(tmp_path):
     image = ImageInput(mean=(10.0, 20.0, 30.0), scale=(0.1, 0.01, 1.0))
-    runtime = open_runtime(mean_colour(tmp_path / "mean.onnx"), image)
+    runtime = open_runtime(mean_colour(tmp_path / "mean.onnx"), image, "onnx")
     logits = runtime.infer(flat_nv12(100, 128, 128))
     np.testing.assert_allclose(logits, [9.0, 0.8, 70.0], rtol=1e-3)  # a float32 mean of 50,176
 
@@ -62,7 +63,7 @@ def test_each_chroma_sample_colours_its_own_four_pixels(tmp_path):
         {"shape": np.array([1, 72], np.int64)},
     )
     nv12 = np.random.RandomState(0).randint(0, 256, (6, 6), np.uint8)
-    rgb = open_runtime(path, ImageInput(4, 6)).infer(nv12).reshape(3, 4, 6)
+    rgb = open_runtime(path, ImageInput(4, 6), "onnx").infer(nv12).reshape(3, 4, 6)
     luma, pairs = nv12[:4].astype(float), nv12[4:].astype(float).reshape(2, 3, 2) - 128
     u, v = (np.kron(pairs[..., plane], np.ones((2, 2))) for plane in (0, 1))
     expected = [luma + 1.4017 * v, luma - 0.3437 * u - 0.7142 * v, luma + 1.7722 * u]
@@ -72,14 +73,16 @@ def test_each_chroma_sample_colours_its_own_four_pixels(tmp_path):
 @pytest.mark.parametrize(("height", "width"), [(96, 64), (320, 256)])
 def test_other_input_sizes_and_a_symbolic_batch(tmp_path, height, width):
     path = mean_colour(tmp_path / "mean.onnx", height, width, batch="N")
-    runtime = open_runtime(path, ImageInput(height, width), name="onnx")
+    runtime = open_runtime(path, ImageInput(height, width), "onnx")
     assert runtime.info.classes == 3
     logits = runtime.infer(flat_nv12(50, 128, 128, height, width))
     np.testing.assert_allclose(logits, [50, 50, 50], rtol=1e-5)
 
 
 def test_callers_side_by_side_get_their_own_results(tmp_path):
-    runtime = open_runtime(projection(tmp_path / "p.onnx"), ImageInput(), slots=4, threads=1)
+    runtime = open_runtime(
+        projection(tmp_path / "p.onnx"), ImageInput(), "onnx", RunOptions(slots=4, threads=1)
+    )
     random = np.random.RandomState(1)
     inputs = [random.randint(0, 256, (336, 224), np.uint8) for _ in range(8)]
     expected = [runtime.infer(nv12) for nv12 in inputs]
@@ -100,7 +103,7 @@ def test_callers_side_by_side_get_their_own_results(tmp_path):
 
 
 def test_logits_belong_to_the_caller(tmp_path):
-    runtime = open_runtime(mean_colour(tmp_path / "mean.onnx"), ImageInput())
+    runtime = open_runtime(mean_colour(tmp_path / "mean.onnx"), ImageInput(), "onnx")
     first = runtime.infer(flat_nv12(10, 128, 128))
     runtime.infer(flat_nv12(200, 128, 128))
     np.testing.assert_allclose(first, [10, 10, 10], rtol=1e-5)
@@ -116,30 +119,30 @@ def test_logits_belong_to_the_caller(tmp_path):
     ],
 )
 def test_what_is_not_an_nv12_buffer_is_refused(tmp_path, nv12, reason):
-    runtime = open_runtime(mean_colour(tmp_path / "mean.onnx"), ImageInput())
+    runtime = open_runtime(mean_colour(tmp_path / "mean.onnx"), ImageInput(), "onnx")
     with pytest.raises(ValueError, match=reason):
         runtime.infer(nv12)
 
 
 def test_unknown_runtime_names_the_known_ones(tmp_path):
     with pytest.raises(RuntimeUnavailableError, match=r"'gpu'.*auto, onnx"):
-        open_runtime(tmp_path / "any.onnx", ImageInput(), name="gpu")
+        open_runtime(tmp_path / "any.onnx", ImageInput(), "gpu")
 
 
 def test_files_that_are_no_such_model(tmp_path):
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"\x08\x06 this is no model")
     with pytest.raises(ModelLoadError, match=r"broken\.onnx"):
-        open_runtime(broken, ImageInput())
+        open_runtime(broken, ImageInput(), "onnx")
     with pytest.raises(ModelLoadError, match=r"absent\.onnx"):
-        open_runtime(tmp_path / "absent.onnx", ImageInput())
+        open_runtime(tmp_path / "absent.onnx", ImageInput(), "onnx")
     with pytest.raises(ModelLoadError, match=r"takes \[1, 3, 96, 64\], not \[1, 3, 224, 224\]"):
-        open_runtime(mean_colour(tmp_path / "small.onnx", 96, 64), ImageInput())
+        open_runtime(mean_colour(tmp_path / "small.onnx", 96, 64), ImageInput(), "onnx")
     flat = save(
         tmp_path / "flat.onnx", [helper.make_node("Relu", ["data"], ["output"])], [1, 9], [1, 9]
     )
     with pytest.raises(ModelLoadError, match="one float input"):
-        open_runtime(flat, ImageInput())
+        open_runtime(flat, ImageInput(), "onnx")
     two = save(
         tmp_path / "two.onnx",
         [
@@ -151,12 +154,12 @@ def test_files_that_are_no_such_model(tmp_path):
         extra_outputs=[helper.make_tensor_value_info("more", TensorProto.FLOAT, None)],
     )
     with pytest.raises(ModelLoadError, match="one float output"):
-        open_runtime(two, ImageInput())
+        open_runtime(two, ImageInput(), "onnx")
 
 
 def test_a_failing_inference_is_an_inference_error_and_the_next_one_works(tmp_path):
     path = fails_on_bright(tmp_path / "gather.onnx")
-    runtime = open_runtime(path, ImageInput())
+    runtime = open_runtime(path, ImageInput(), "onnx")
     assert runtime.infer(flat_nv12(42, 128, 128)) == [42]
     with pytest.raises(InferenceError, match="ONNX Runtime"):
         runtime.infer(flat_nv12(200, 128, 128))
@@ -164,7 +167,7 @@ def test_a_failing_inference_is_an_inference_error_and_the_next_one_works(tmp_pa
 
 
 def test_a_closed_model_says_so(tmp_path):
-    runtime = open_runtime(mean_colour(tmp_path / "mean.onnx"), ImageInput())
+    runtime = open_runtime(mean_colour(tmp_path / "mean.onnx"), ImageInput(), "onnx")
     runtime.close()
     runtime.close()
     with pytest.raises(InferenceError, match="closed"):

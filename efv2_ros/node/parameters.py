@@ -99,6 +99,22 @@ class Settings:
         _ALWAYS,
         span=(0, 256),
     )
+    bpu_core: int = _parameter(
+        -1, "Core of the BPU to run on; -1 is any, and the X5 has one", _ALWAYS, span=(-1, 0)
+    )
+    bpu_priority: int = _parameter(
+        0,
+        "Priority among the BPU's tasks; 255 interrupts running ones",
+        _ALWAYS,
+        span=(0, 255),
+    )
+    infer_timeout: float = _parameter(
+        2.0,
+        "Seconds after which an inference on libdnn is given up; after three times as many "
+        "without an answer the node becomes unconfigured",
+        _ALWAYS,
+        span=(0.01, 60.0),
+    )
     slots: int = _parameter(
         1, "Frames in work side by side; results stay in order", _UNCONFIGURED, span=(1, 32)
     )
@@ -185,6 +201,9 @@ class Settings:
             runtime=self.runtime,
             slots=self.slots,
             threads=self.threads,
+            bpu_core=self.bpu_core,
+            bpu_priority=self.bpu_priority,
+            infer_timeout=self.infer_timeout,
             allow_download=self.allow_download,
             allow_untrained=self.allow_untrained,
         )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import queue
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -12,7 +14,11 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from efv2_ros import board
 from efv2_ros.errors import Efv2Error
+from efv2_ros.planes import Nv12Planes
+
+ModelFormat = Literal["onnx", "bin"]
 
 
 class RuntimeUnavailableError(Efv2Error):
@@ -25,6 +31,14 @@ class ModelLoadError(Efv2Error):
 
 class InferenceError(Efv2Error):
     """One inference failed; the next may succeed."""
+
+
+class InferenceTimeoutError(InferenceError):
+    """An inference did not end in time and was given up; the next may succeed."""
+
+
+class DeviceLostError(InferenceError):
+    """The accelerator no longer answers; the model must be loaded anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,18 +82,58 @@ class RuntimeInfo:
     classes: int
 
 
-class Runtime(Protocol):
-    """A loaded model.
+class Slot(Protocol):
+    """One inference's place in a runtime: the memory it reads, and a run of the model on it."""
 
-    `infer` blocks without holding the GIL and may be called from `slots` threads at once; all
-    scheduling is the caller's.
+    nv12: Nv12Planes
+
+    def infer(self) -> NDArray[np.float32]:
+        """Run the model on what `nv12` holds; blocks without holding the GIL.
+
+        Returns:
+            The logits, float32, shape (classes,), owned by the caller.
+
+        Raises:
+            InferenceError: The runtime failed.
+        """
+
+
+class Runtime:
+    """A loaded model with a fixed number of slots; all scheduling is the caller's.
+
+    Args:
+        info: What the runtime says of itself.
+        image: The image the model takes.
+        slots: As many as inferences may run at once.
     """
 
-    info: RuntimeInfo
-    slots: int
+    def __init__(self, info: RuntimeInfo, image: ImageInput, slots: Sequence[Slot]) -> None:
+        self.info = info
+        self.slots = len(slots)
+        self._shape = image.nv12_shape
+        self._closed = False
+        # Last in, first out: the memory used last is the warmest.
+        self._free: queue.LifoQueue[Slot] = queue.LifoQueue()
+        for slot in slots:
+            self._free.put(slot)
+
+    @contextmanager
+    def slot(self) -> Iterator[Slot]:
+        """A slot for the caller alone, to write an image into and to run; waits for a free one.
+
+        Raises:
+            InferenceError: The runtime is closed.
+        """
+        if self._closed:
+            raise InferenceError("the model is closed")
+        slot = self._free.get()
+        try:
+            yield slot
+        finally:
+            self._free.put(slot)
 
     def infer(self, nv12: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Run the model once.
+        """Run the model once on an image that lies elsewhere; any thread may call it.
 
         Args:
             nv12: uint8, C-contiguous, of `ImageInput.nv12_shape`.
@@ -91,9 +145,35 @@ class Runtime(Protocol):
             ValueError: `nv12` is not such an array.
             InferenceError: The runtime failed, or is closed.
         """
+        check_nv12(nv12, self._shape)
+        with self.slot() as slot:
+            for target, source in zip(slot.nv12, Nv12Planes.of(nv12), strict=True):
+                np.copyto(target, source)
+            return slot.infer()
 
     def close(self) -> None:
-        """Free the model. No inference may be running; a second call does nothing."""
+        """Free the model. No slot may be in use; a second call does nothing."""
+        self._closed = True
+        self._free = queue.LifoQueue()
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How a model is run. What a runtime has no choice in is ignored.
+
+    Attributes:
+        slots: Inferences at once.
+        threads: CPU threads of one inference; 0 leaves it to the runtime.
+        bpu_core: BPU core to run on; -1 is any.
+        bpu_priority: Priority among the BPU's tasks, 0 to 255; 255 interrupts running ones.
+        infer_timeout: Seconds after which an inference is given up.
+    """
+
+    slots: int = 1
+    threads: int = 0
+    bpu_core: int = -1
+    bpu_priority: int = 0
+    infer_timeout: float = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,57 +181,110 @@ class RuntimeKind:
     """An entry of `RUNTIMES`: where a runtime lives and which model files it runs."""
 
     module: str
-    model_format: Literal["onnx", "bin"]
+    model_format: ModelFormat
 
     def probe(self) -> str:
         """What would run a model here; raises `RuntimeUnavailableError` with the reason if not."""
         version: str = import_module(self.module).probe()
         return version
 
-    def open(self, path: Path, image: ImageInput, *, slots: int, threads: int) -> Runtime:
+    def open(self, path: Path, image: ImageInput, options: RunOptions) -> Runtime:
         """Import the runtime's module and load a model with it; see `open_runtime`."""
         load: Callable[..., Runtime] = import_module(self.module).load
-        return load(path, image, slots=slots, threads=threads)
+        return load(path, image, options)
 
 
-RUNTIMES = MappingProxyType({"onnx": RuntimeKind("efv2_ros.runtimes.onnx", "onnx")})
+RUNTIMES = MappingProxyType(
+    {
+        "libdnn": RuntimeKind("efv2_ros.runtimes.libdnn", "bin"),
+        "hbm": RuntimeKind("efv2_ros.runtimes.hbm", "bin"),
+        "hobot_dnn": RuntimeKind("efv2_ros.runtimes.hobot_dnn", "bin"),
+        "onnx": RuntimeKind("efv2_ros.runtimes.onnx", "onnx"),
+    }
+)
 """Every runtime by name, in the order in which `auto` prefers them."""
 
 
-def select_runtime(name: str = "auto") -> tuple[str, RuntimeKind]:
-    """Name and kind of the runtime to use; `auto` takes the first of `RUNTIMES`.
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A runtime as `auto` sees it.
+
+    Attributes:
+        name: Its name in `RUNTIMES`.
+        kind: Its entry there.
+        version: What would run a model; empty where it would not be taken.
+        problem: Why `auto` does not take it, with the cure; empty where it may.
+    """
+
+    name: str
+    kind: RuntimeKind
+    version: str = ""
+    problem: str = ""
+
+
+def candidates(model_format: ModelFormat | None = None) -> Iterator[Candidate]:
+    """Every runtime in the order of `auto`, each tried when it is its turn.
+
+    Args:
+        model_format: What it must run. None goes by the machine: where there is a BPU, a robot
+            must not become slow without a word because something is missing.
+    """
+    for name, kind in RUNTIMES.items():
+        if model_format not in (None, kind.model_format):
+            problem = f"it runs .{kind.model_format} files and not .{model_format}"
+        elif model_format is None and kind.model_format == "onnx" and board.has_bpu():
+            problem = "it runs on the CPU, and this machine has a BPU: choose it with runtime onnx"
+        else:
+            try:
+                yield Candidate(name, kind, version=kind.probe())
+                continue
+            except RuntimeUnavailableError as error:
+                problem = str(error)
+        yield Candidate(name, kind, problem=problem)
+
+
+def select_runtime(
+    name: str = "auto", model_format: ModelFormat | None = None
+) -> tuple[str, RuntimeKind]:
+    """Name and kind of the runtime to use; `auto` takes the first that works here.
+
+    Args:
+        name: A name from `RUNTIMES`, or `auto`.
+        model_format: For `auto`, what the runtime must be able to run; see `candidates`.
 
     Raises:
-        RuntimeUnavailableError: There is no runtime of that name.
+        RuntimeUnavailableError: There is no runtime of that name, or none that works.
     """
-    if name == "auto":
-        return next(iter(RUNTIMES.items()))
-    try:
+    if name in RUNTIMES:
         return name, RUNTIMES[name]
-    except KeyError:
+    if name != "auto":
         known = ", ".join(("auto", *RUNTIMES))
-        raise RuntimeUnavailableError(f"no runtime is named '{name}'; there are {known}") from None
+        raise RuntimeUnavailableError(f"no runtime is named '{name}'; there are {known}")
+    problems = []
+    for each in candidates(model_format):
+        if not each.problem:
+            return each.name, each.kind
+        problems.append(f"{each.name}: {each.problem}")
+    raise RuntimeUnavailableError(f"no runtime works here. {'. '.join(problems)}")
 
 
 def open_runtime(
-    path: Path, image: ImageInput, *, name: str = "auto", slots: int = 1, threads: int = 0
+    path: Path, image: ImageInput, name: str, options: RunOptions | None = None
 ) -> Runtime:
     """Load a model file.
 
     Args:
         path: The model file.
         image: The image the model takes.
-        name: A name from `RUNTIMES`, or `auto`.
-        slots: How many threads will call `infer` at once.
-        threads: CPU threads a single inference may use, where that is a choice; 0 leaves it to
-            the runtime.
+        name: A name from `RUNTIMES`.
+        options: How to run it.
 
     Raises:
         RuntimeUnavailableError: The runtime is not here.
         ModelLoadError: The file is not a model this runtime and `image` can be used with.
     """
     _, kind = select_runtime(name)
-    return kind.open(path, image, slots=slots, threads=threads)
+    return kind.open(path, image, options or RunOptions())
 
 
 def check_nv12(nv12: NDArray[np.uint8], shape: tuple[int, int]) -> None:

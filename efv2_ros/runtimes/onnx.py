@@ -7,20 +7,21 @@ an ONNX graph that does the same before the float model, so both see the same pi
 from __future__ import annotations
 
 import math
-import queue
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from efv2_ros.planes import Nv12Planes
 from efv2_ros.runtimes.base import (
     ImageInput,
     InferenceError,
     ModelLoadError,
+    RunOptions,
+    Runtime,
     RuntimeInfo,
     RuntimeUnavailableError,
-    check_nv12,
 )
 
 if TYPE_CHECKING:
@@ -104,28 +105,32 @@ class _Slot:
     def __init__(
         self, preprocess: ort.InferenceSession, network: ort.InferenceSession, image: ImageInput
     ) -> None:
-        self.nv12 = np.empty(image.nv12_shape, np.uint8)
+        nv12 = np.empty(image.nv12_shape, np.uint8)
+        self.nv12 = Nv12Planes.of(nv12)
         self._data = np.empty((1, 3, image.height, image.width), np.float32)
         (output,) = network.get_outputs()
         self._logits = np.empty([_extent(n) for n in output.shape], np.float32)
         self._steps = (
-            (preprocess, _bind(preprocess, self.nv12, self._data)),
+            (preprocess, _bind(preprocess, nv12, self._data)),
             (network, _bind(network, self._data, self._logits)),
         )
 
-    def run(self) -> NDArray[np.float32]:
-        for session, binding in self._steps:
-            session.run_with_iobinding(binding)
+    def infer(self) -> NDArray[np.float32]:
+        try:
+            for session, binding in self._steps:
+                session.run_with_iobinding(binding)
+        except RuntimeError as error:  # every ONNX Runtime exception derives from it
+            raise InferenceError(f"ONNX Runtime: {error}") from error
         return self._logits.reshape(-1).copy()
 
 
-class OnnxRuntime:
-    """A float model on ONNX Runtime's CPU provider; see `Runtime`."""
+class OnnxRuntime(Runtime):
+    """A float model on ONNX Runtime's CPU provider."""
 
-    def __init__(self, path: Path, image: ImageInput, *, slots: int, threads: int) -> None:
+    def __init__(self, path: Path, image: ImageInput, run: RunOptions) -> None:
         ort = _import()
         options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = run.threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         # Idle threads must leave the CPU to the rest of the robot between two frames.
@@ -136,32 +141,11 @@ class OnnxRuntime:
         preprocess = ort.InferenceSession(
             preprocessing_model(image), options, providers=["CPUExecutionProvider"]
         )
-        self.info = RuntimeInfo("onnx", ort.__version__, "CPU", classes)
-        self.slots = slots
-        self._shape = image.nv12_shape
-        self._closed = False
-        self._free: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
-        for _ in range(slots):
-            self._free.put(_Slot(preprocess, network, image))
-
-    def infer(self, nv12: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """See `Runtime.infer`."""
-        check_nv12(nv12, self._shape)
-        if self._closed:
-            raise InferenceError("the model is closed")
-        slot = self._free.get()
-        try:
-            np.copyto(slot.nv12, nv12)
-            return slot.run()
-        except RuntimeError as error:  # every ONNX Runtime exception derives from it
-            raise InferenceError(f"ONNX Runtime: {error}") from error
-        finally:
-            self._free.put(slot)
-
-    def close(self) -> None:
-        """See `Runtime.close`."""
-        self._closed = True
-        self._free = queue.SimpleQueue()
+        super().__init__(
+            RuntimeInfo("onnx", ort.__version__, "CPU", classes),
+            image,
+            [_Slot(preprocess, network, image) for _ in range(run.slots)],
+        )
 
 
 def probe() -> str:
@@ -173,9 +157,9 @@ def probe() -> str:
     return f"ONNX Runtime {_import().__version__}"
 
 
-def load(path: Path, image: ImageInput, *, slots: int, threads: int) -> OnnxRuntime:
+def load(path: Path, image: ImageInput, options: RunOptions) -> OnnxRuntime:
     """Load a float ONNX classifier; see `open_runtime`."""
-    return OnnxRuntime(path, image, slots=slots, threads=threads)
+    return OnnxRuntime(path, image, options)
 
 
 def _import() -> Any:

@@ -13,12 +13,13 @@ limited range with the chroma of one pixel in four, and is not used.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from efv2_ros.planes import Nv12Planes
 from efv2_ros.vision.compressed import REDUCTIONS, FileHeader, decode, read_header
 from efv2_ros.vision.frame import Frame, FrameError
 from efv2_ros.vision.geometry import Axis, Fit, Resampler, Roi, Window, fit_axes
@@ -71,13 +72,6 @@ def check(frame: Frame) -> None:
         read_header(frame.data)
     else:
         view(frame, pixel_format(frame))
-
-
-class _Planes(NamedTuple):
-    """The part of the output that shows the picture, as views: (h, w) and (h / 2, w / 2, 2)."""
-
-    y: NDArray[np.uint8]
-    uv: NDArray[np.uint8]
 
 
 class _Plan:
@@ -170,27 +164,33 @@ class Nv12Converter:
         self._input_range: InputRange = input_range
         self._plans: dict[tuple[PixelFormat, int, int, int], _Plan] = {}
 
-    def convert(self, frame: Frame, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-        """Converts one frame.
+    def convert(self, frame: Frame) -> NDArray[np.uint8]:
+        """Converts one frame into a new array of shape (height * 3 // 2, width), uint8.
+
+        Raises:
+            FrameError: As `convert_into`.
+        """
+        width, height = self._size
+        nv12 = np.empty((height * 3 // 2, width), np.uint8)
+        self.convert_into(frame, Nv12Planes.of(nv12))
+        return nv12
+
+    def convert_into(self, frame: Frame, out: Nv12Planes) -> None:
+        """Converts one frame to where it is wanted, as in an accelerator's memory.
 
         Args:
             frame: The frame; only read.
-            out: Where to write: uint8 of shape (height * 3 // 2, width), C-contiguous. A new
-                array when None.
-
-        Returns:
-            `out`.
+            out: Where to write; planes of the output's size.
 
         Raises:
             FrameError: The frame is not a picture this class can read, or `roi` lies outside it.
             ValueError: `out` has the wrong shape, type or layout.
         """
         width, height = self._size
-        shape = (height * 3 // 2, width)
-        if out is None:
-            out = np.empty(shape, np.uint8)
-        elif out.shape != shape or out.dtype != np.uint8 or not out.flags.c_contiguous:
-            raise ValueError(f"out must be C-contiguous uint8 of shape {shape}")
+        for plane, shape in zip(out, ((height, width), (height // 2, width // 2, 2)), strict=True):
+            dense = plane.strides[1:] == (2, 1)[3 - plane.ndim :]
+            if plane.shape != shape or plane.dtype != np.uint8 or not dense:
+                raise ValueError(f"out must be NV12 planes of {width}x{height}, uint8")
         try:
             if frame.encoding in COMPRESSED:
                 self._convert_file(frame.data, out)
@@ -198,9 +198,8 @@ class Nv12Converter:
                 self._convert_raw(frame, out)
         except cv2.error as error:
             raise FrameError("decode", f"OpenCV cannot convert the image: {error}") from error
-        return out
 
-    def _convert_file(self, data: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
+    def _convert_file(self, data: NDArray[np.uint8], out: Nv12Planes) -> None:
         header = read_header(data)
         reduction = self._reduction(header)
         image = decode(data, header, reduction)
@@ -209,7 +208,7 @@ class Nv12Converter:
             size = (header.height, header.width)
         pixels = FORMATS["bgr8"]
         plan = self._plan(pixels, size, reduction)
-        planes = self._planes(plan, out)
+        planes = self._picture(plan, out)
         _write_colour(image, pixels, plan, planes)
         self._match_range(planes, "full")
 
@@ -229,11 +228,11 @@ class Nv12Converter:
             or (min(width, height) >= each * needed and x % each == 0 and y % each == 0)
         )
 
-    def _convert_raw(self, frame: Frame, out: NDArray[np.uint8]) -> None:
+    def _convert_raw(self, frame: Frame, out: Nv12Planes) -> None:
         pixels = pixel_format(frame)
         rows = view(frame, pixels)
         plan = self._plan(pixels, (frame.width, frame.height))
-        planes = self._planes(plan, out)
+        planes = self._picture(plan, out)
         source: Range = "full"
         match pixels.kind:
             case "colour":
@@ -267,24 +266,21 @@ class Nv12Converter:
             self._plans[key] = plan
         return plan
 
-    def _planes(self, plan: _Plan, out: NDArray[np.uint8]) -> _Planes:
+    def _picture(self, plan: _Plan, out: Nv12Planes) -> Nv12Planes:
         """Paints `out` grey if it needs padding, and returns the picture's part of it."""
-        width, height = self._size
         x, y = plan.x, plan.y
-        luma = out[:height]
-        chroma = out[height:].reshape(height // 2, width // 2, 2)
         if (x.samples, y.samples) != self._size:
-            luma.fill(_PADDING[self._nv12_range])
-            chroma.fill(_NEUTRAL)
-        return _Planes(
-            luma[y.start : y.start + y.samples, x.start : x.start + x.samples],
-            chroma[
+            out.y.fill(_PADDING[self._nv12_range])
+            out.uv.fill(_NEUTRAL)
+        return Nv12Planes(
+            out.y[y.start : y.start + y.samples, x.start : x.start + x.samples],
+            out.uv[
                 y.start // 2 : (y.start + y.samples) // 2,
                 x.start // 2 : (x.start + x.samples) // 2,
             ],
         )
 
-    def _match_range(self, planes: _Planes, source: Range) -> None:
+    def _match_range(self, planes: Nv12Planes, source: Range) -> None:
         """Converts from the source's range to the model's, in place."""
         if source == self._nv12_range:
             return
@@ -310,7 +306,7 @@ def _windows(
 
 
 def _write_colour(
-    image: NDArray[np.uint8], pixels: PixelFormat, plan: _Plan, planes: _Planes
+    image: NDArray[np.uint8], pixels: PixelFormat, plan: _Plan, planes: Nv12Planes
 ) -> None:
     to_gray, to_ycrcb = _COLOUR_CODES[pixels]
     small = plan.luma(image)
@@ -325,7 +321,7 @@ def _write_colour(
 
 
 def _write_bayer(
-    raw: NDArray[np.uint8], pixels: PixelFormat, plan: _Plan, planes: _Planes
+    raw: NDArray[np.uint8], pixels: PixelFormat, plan: _Plan, planes: Nv12Planes
 ) -> None:
     assert pixels.to_bgr is not None
     bgr: NDArray[Any] = cv2.cvtColor(raw[plan.part], pixels.to_bgr, plan.demosaiced)
@@ -334,7 +330,7 @@ def _write_bayer(
 
 
 def _write_yuv422(
-    packed: NDArray[np.uint8], pixels: PixelFormat, plan: _Plan, planes: _Planes
+    packed: NDArray[np.uint8], pixels: PixelFormat, plan: _Plan, planes: Nv12Planes
 ) -> None:
     assert plan.chroma is not None
     y, u, v = pixels.order
@@ -343,7 +339,7 @@ def _write_yuv422(
 
 
 def _write_yuv420(
-    rows: NDArray[np.uint8], height: int, pixels: PixelFormat, plan: _Plan, planes: _Planes
+    rows: NDArray[np.uint8], height: int, pixels: PixelFormat, plan: _Plan, planes: Nv12Planes
 ) -> None:
     assert plan.chroma is not None
     np.copyto(planes.y, plan.luma(rows[:height]))

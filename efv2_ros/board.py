@@ -1,0 +1,69 @@
+"""What an RDK X5 says of itself in its file system; nothing on every other machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path("/")
+
+_BPU = "sys/devices/system/bpu/bpu0"
+_GOVERNORS = "sys/devices/system/cpu/cpufreq"
+
+PERFORMANCE_MODE = f"echo performance | sudo tee /{_GOVERNORS}/policy*/scaling_governor"
+"""Sets the CPU to the speed that published figures are measured at, until the next start."""
+
+
+@dataclass(frozen=True)
+class BoardState:
+    """A look at the board. What cannot be read is None.
+
+    Attributes:
+        bpu_load: Share of the time that the BPU is at work, in percent.
+        governor: Of the CPU's clock; several if its clusters differ.
+        temperature: Of the SoC's hottest sensor, in degrees Celsius.
+    """
+
+    bpu_load: int | None
+    governor: str | None
+    temperature: float | None
+
+
+def has_bpu() -> bool:
+    """Whether this machine has a BPU."""
+    return (ROOT / _BPU).exists()
+
+
+def name() -> str:
+    """The machine's name in its device tree; empty where there is none."""
+    return (_read(ROOT / "proc/device-tree/model") or "").rstrip("\0\n")
+
+
+def state() -> BoardState | None:
+    """How the board is now; None on a machine without a BPU."""
+    if not has_bpu():
+        return None
+    policies = (ROOT / _GOVERNORS).glob("policy*/scaling_governor")
+    governors = {text.strip() for text in map(_read, policies) if text}
+    # Thousandths of a degree, as everywhere in sysfs.
+    zones = map(_number, (ROOT / "sys/class/thermal").glob("thermal_zone*/temp"))
+    temperatures = [each / 1000 for each in zones if each is not None]
+    return BoardState(
+        bpu_load=_number(ROOT / _BPU / "ratio"),
+        governor=", ".join(sorted(governors)) or None,
+        temperature=max(temperatures, default=None),
+    )
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(_read(path) or "")
+    except ValueError:
+        return None
