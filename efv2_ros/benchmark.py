@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import statistics
+import threading
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from efv2_ros.classifier import Model, ModelRequest, load_model
 from efv2_ros.errors import Efv2Error
+from efv2_ros.perf import measure
 from efv2_ros.vision.frame import Frame, Header
 
 OVERHEAD_STAGES = ("convert", "postprocess", "publish")
@@ -95,16 +98,9 @@ def _stream(request: ModelRequest, frames: int, width: int, height: int) -> dict
     """Median milliseconds of every stage, as the node itself reports them."""
     from efv2_ros.node.session import session, stage_latencies
 
-    pixels = np.random.RandomState(1).randint(0, 256, height * width * 3, np.uint8)
-    frame = Frame(Header(frame_id="camera"), "bgr8", pixels, height, width, 3 * width)
-    # What the bare loop ran is what the node must run.
-    parameters = {
-        **{name: value for name, value in asdict(request).items() if value is not None},
-        "queue_policy": "all",
-    }
-    for name in ("mean", "scale"):
-        if name in parameters:
-            parameters[name] = ",".join(map(str, parameters[name]))
+    frame = _frame("bgr8", height, width)
+    # Every frame, so that what is published one at a time is not lost.
+    parameters = {**_parameters(request), "queue_policy": "all"}
     with session("benchmark", parameters) as (process, listener):
         if not listener.wait_for_classifier():
             raise Efv2Error(f"the node did not start\n{process.stop()}")
@@ -116,3 +112,120 @@ def _stream(request: ModelRequest, frames: int, width: int, height: int) -> dict
         if listener.stream is None:
             raise Efv2Error("the node publishes no diagnostics")
         return {stage: each.p50 for stage, each in stage_latencies(listener.stream).items()}
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Inferences a second of one run.
+
+    Attributes:
+        model: The model's name.
+        runtime: What ran it.
+        image: Size and encoding of the images.
+        rate: Images published a second.
+        bare: Of the bare model at four threads, before and after the streams.
+        node: Of the node, by its number of slots.
+    """
+
+    model: str
+    runtime: str
+    image: str
+    rate: float
+    bare: float
+    node: dict[int, float]
+
+    def as_dict(self) -> dict[str, Any]:
+        """All figures, for JSON."""
+        ratios = {slots: fps / self.bare for slots, fps in self.node.items()}
+        return {**asdict(self), "ratio": ratios}
+
+
+_BARE_THREADS = 4
+_SECONDS = 5.0
+
+
+def measure_throughput(
+    request: ModelRequest,
+    slots: Sequence[int],
+    *,
+    rate: float = 250.0,
+    width: int = 640,
+    height: int = 480,
+) -> Throughput:
+    """Stream more nv12 images than the model can take, and count what the node classifies.
+
+    Args:
+        request: The model.
+        slots: Numbers of slots to run the node with, one after the other.
+        rate: Images a second.
+        width: Of the images.
+        height: Of the images.
+
+    Raises:
+        Efv2Error: The model cannot be loaded, or the node does not answer.
+    """
+    model = load_model(replace(request, slots=_BARE_THREADS))
+    frame = _frame("nv12", height, width)
+    bare = [measure(model, _BARE_THREADS).fps]
+    node = {}
+    for each in slots:
+        node[each] = _classified_per_second(replace(request, slots=each), frame, rate)
+        bare.append(measure(model, _BARE_THREADS).fps)
+    model.close()
+    return Throughput(
+        model=model.name,
+        runtime=f"{model.runtime.info.name} {model.runtime.info.version}",
+        image=f"{width}x{height} nv12",
+        rate=rate,
+        bare=statistics.median(bare),
+        node=node,
+    )
+
+
+def _classified_per_second(request: ModelRequest, frame: Frame, rate: float) -> float:
+    from efv2_ros.node.session import session, values
+
+    parameters = {**_parameters(request), "diagnostics_period": 0.5}
+    with session("benchmark", parameters) as (process, listener):
+        if not listener.wait_for_classifier():
+            raise Efv2Error(f"the node did not start\n{process.stop()}")
+        ended = threading.Event()
+
+        def publish() -> None:
+            due = time.monotonic()
+            while not ended.wait(max(0.0, due - time.monotonic())):
+                listener.publish(frame)
+                due += 1 / rate
+
+        def count() -> tuple[int, float]:
+            if not listener.wait_for_diagnostics() or listener.stream is None:
+                raise Efv2Error(f"the node publishes no diagnostics\n{process.stop()}")
+            return int(values(listener.stream)["frames classified"]), listener.reported_at
+
+        publisher = threading.Thread(target=publish)
+        publisher.start()
+        try:
+            listener.spin_for(1.0)
+            first, start = count()
+            listener.spin_for(_SECONDS)
+            last, end = count()
+        finally:
+            ended.set()
+            publisher.join()
+        return (last - first) / (end - start)
+
+
+def _frame(encoding: str, height: int, width: int) -> Frame:
+    """An image of noise, bgr8 or nv12."""
+    step, rows = (3 * width, height) if encoding == "bgr8" else (width, height * 3 // 2)
+    pixels = np.random.RandomState(1).randint(0, 256, rows * step, np.uint8)
+    return Frame(Header(frame_id="camera"), encoding, pixels, height, width, step)
+
+
+def _parameters(request: ModelRequest) -> dict[str, Any]:
+    """The node's parameters with which it runs just what a request means."""
+    parameters = {name: value for name, value in asdict(request).items() if value is not None}
+    for name in ("mean", "scale"):
+        if name in parameters:
+            parameters[name] = ",".join(map(str, parameters[name]))
+    return parameters

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 from rich.markup import escape
@@ -16,19 +15,16 @@ from efv2_ros import __version__
 from efv2_ros.classifier import (
     Classified,
     Classifier,
-    ModelRequest,
     ViewOptions,
     load_model,
-    parse_rgb,
 )
+from efv2_ros.cli_measure import bench, perf
 from efv2_ros.cli_models import models
+from efv2_ros.cli_options import ROI, model_options, split_request
 from efv2_ros.console import download_bar, messages, output
 from efv2_ros.errors import Efv2Error
-from efv2_ros.runtimes.base import RUNTIMES
 from efv2_ros.vision.frame import FrameError
 from efv2_ros.vision.nv12 import Roi
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class _Group(click.Group):
@@ -47,68 +43,8 @@ def main() -> None:
     """EfficientFormerV2 image classification for the RDK X5 and any other machine."""
 
 
-main.add_command(models)
-
-
-class _Parsed(click.ParamType):  # type: ignore[type-arg]
-    """An option whose text is turned into a value by a function that raises ValueError."""
-
-    def __init__(self, metavar: str, parse: Callable[[str], Any]) -> None:
-        self.name, self._parse = metavar, parse
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        try:
-            return self._parse(value) if isinstance(value, str) else value
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
-_RGB = _Parsed("R,G,B", parse_rgb)
-_ROI = _Parsed("X,Y,WIDTH,HEIGHT", Roi.parse)
-
-
-def model_options(command: Command) -> Command:
-    """The options that say which model to run, gathered in one `ModelRequest`."""
-    for option in reversed(
-        [
-            click.option("--size", "model_size", default="s0", show_default=True,
-                         help="Model size s0, s1, s2, or a name from --catalog."),
-            click.option("--model", "model_path", default="", metavar="FILE",
-                         help="A model file of your own; .onnx takes --mean and --scale."),
-            click.option("--catalog", "catalog_file", default="", metavar="FILE",
-                         help="A YAML catalog of your own models."),
-            click.option("--mean", type=_RGB,
-                         help="Mean of a float model's training images, 0..255."),
-            click.option("--scale", type=_RGB,
-                         help="Factors applied after the mean."),
-            click.option("--labels", "labels_file", default="", metavar="FILE",
-                         help="Class names as txt, json or yaml."),
-            click.option("--nv12-range", default="auto", show_default=True,
-                         type=click.Choice(["auto", "full", "limited"]),
-                         help="Range of the NV12 samples the model was compiled for."),
-            click.option("--runtime", default="auto", show_default=True,
-                         type=click.Choice(["auto", *RUNTIMES]), help="What runs the model."),
-            click.option("--threads", default=0, show_default=True, type=click.IntRange(0),
-                         help="CPU threads of one inference; 0 leaves it to the runtime."),
-            click.option("--download", "allow_download", is_flag=True,
-                         help="Fetch a model that is not on this machine."),
-            click.option("--untrained", "allow_untrained", is_flag=True,
-                         help="Without a model, make do with the untrained network."),
-        ]
-    ):  # fmt: skip
-        command = option(command)
-    return command
-
-
-def split_request(options: dict[str, Any]) -> ModelRequest:
-    """Takes the options of `model_options` out of `options`."""
-    return ModelRequest(**{name: options.pop(name) for name in _REQUEST_OPTIONS})
-
-
-_REQUEST_OPTIONS = (
-    "model_size", "model_path", "catalog_file", "mean", "scale", "labels_file", "nv12_range",
-    "runtime", "threads", "allow_download", "allow_untrained",
-)  # fmt: skip
+for _command in (models, bench, perf):
+    main.add_command(_command)
 
 
 @main.command()
@@ -123,7 +59,7 @@ _REQUEST_OPTIONS = (
 )
 @click.option(
     "--roi",
-    type=_ROI,
+    type=ROI,
     help="Part of the photo to classify, in pixels.",
 )
 @click.option(
@@ -239,41 +175,6 @@ def demo(
     }
     files = find_photos(photos or [share_path("photos")])
     node_demo.run(files, frames, rate, parameters, output)
-
-
-@main.command()
-@model_options
-@click.option(
-    "--frames", default=200, show_default=True, type=click.IntRange(2), help="Images to stream."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def bench(frames: int, as_json: bool, **options: Any) -> None:
-    """Measure what the ROS node costs on top of the model.
-
-    Images are 640x480 bgr8; the bare model runs in a loop before and after, in the same run.
-    """
-    from efv2_ros.benchmark import measure_overhead
-
-    measured = measure_overhead(split_request(options), frames=frames)
-    if as_json:
-        click.echo(json.dumps(measured.as_dict(), indent=2))
-        return
-    table = Table(
-        title=f"{measured.model}, {measured.runtime}, {measured.image}, {measured.frames} frames",
-        title_justify="left",
-    )
-    table.add_column("median of")
-    table.add_column("ms", justify="right")
-    table.add_column("share of the bare infer", justify="right")
-    rows = {
-        "infer in a bare loop (baseline)": measured.bare_infer,
-        "infer in the node": measured.node_infer,
-        **measured.stages,
-        "node overhead: the worker's time outside infer": measured.overhead,
-    }
-    for name, milliseconds in rows.items():
-        table.add_row(name, f"{milliseconds:.3f}", f"{milliseconds / measured.bare_infer:.2%}")
-    output.print(table)
 
 
 @main.command()

@@ -9,12 +9,12 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Literal
 
+from efv2_ros import board
 from efv2_ros.models.catalog import Catalog
 from efv2_ros.models.store import inventory
-from efv2_ros.runtimes.base import RUNTIMES, RuntimeUnavailableError
+from efv2_ros.runtimes.base import RuntimeUnavailableError, candidates, select_runtime
 
 Verdict = Literal["ok", "missing", "info"]
 
@@ -42,7 +42,7 @@ def examine() -> Iterator[Finding]:
     yield _library("numpy", "numpy")
     yield _library("OpenCV", "opencv-python-headless", "opencv-python", module="cv2")
     yield from _ros()
-    yield _board()
+    yield from _board()
     yield from _runtimes()
     yield from _models()
 
@@ -79,29 +79,49 @@ def _ros() -> Iterator[Finding]:
     yield Finding("middleware", "info", os.environ.get("RMW_IMPLEMENTATION", "the default one"))
 
 
-def _board() -> Finding:
-    try:
-        name = Path("/proc/device-tree/model").read_text(encoding="utf-8").rstrip("\0\n")
-    except OSError:
-        name = ""
-    if Path("/sys/devices/system/bpu/bpu0").exists():
-        return Finding("board", "ok", f"{name or 'unknown'}, with a BPU")
-    return Finding("board", "info", f"{name or 'none known'}; no BPU, so models run on the CPU")
+def _board() -> Iterator[Finding]:
+    name, state = board.name(), board.state()
+    if state is None:
+        yield Finding("board", "info", f"{name or 'none known'}; no BPU")
+        return
+    yield Finding("board", "ok", f"{name or 'unknown'}, with a BPU")
+    if state.governor == "performance":
+        yield Finding("CPU governor", "ok", state.governor)
+    elif state.governor:
+        detail = f"{state.governor}: latencies are longer and uneven"
+        yield Finding("CPU governor", "info", detail, board.PERFORMANCE_MODE)
 
 
 def _runtimes() -> Iterator[Finding]:
-    for name, kind in RUNTIMES.items():
-        try:
-            yield Finding(f"runtime {name}", "ok", f"{kind.probe()}, runs .{kind.model_format}")
-        except RuntimeUnavailableError as error:
-            detail, _, cure = str(error).partition(": ")
-            yield Finding(f"runtime {name}", "missing", detail, cure)
+    taken = False
+    for each in candidates():
+        subject = f"runtime {each.name}"
+        # What belongs to a board is not missing on another machine.
+        expected = each.kind.model_format == "onnx" or board.has_bpu()
+        if not each.problem:
+            how = "next in line" if taken else "taken by `auto`"
+            taken = True
+            yield Finding(subject, "ok", f"{each.version}, runs .{each.kind.model_format}; {how}")
+            continue
+        detail, separator, cure = each.problem.rpartition(": ")
+        if not separator:
+            detail, cure = each.problem, ""
+        yield Finding(
+            subject,
+            "missing" if expected and not taken else "info",
+            f"not taken: {detail}" if expected else f"not taken: {each.problem}",
+            cure if expected and not taken else "",
+        )
 
 
 def _models() -> Iterator[Finding]:
-    formats = {kind.model_format for kind in RUNTIMES.values()}
+    """The models in the format of the runtime that would be taken."""
+    try:
+        _, kind = select_runtime()
+    except RuntimeUnavailableError:
+        return
     for status in inventory(Catalog.load()):
-        if status.format not in formats:
+        if status.format != kind.model_format:
             continue
         subject = f"model {status.spec.size} .{status.format}"
         cure = f"efv2 models fetch {status.spec.size} --format {status.format}"

@@ -25,17 +25,25 @@ from rclpy.parameter import Parameter
 from rclpy.timer import Timer
 from std_srvs.srv import SetBool
 
+from efv2_ros import board
 from efv2_ros.classifier import Classified, Model, find_model
 from efv2_ros.engine import Engine
 from efv2_ros.errors import Efv2Error
 from efv2_ros.latency import END_TO_END
 from efv2_ros.node import parameters
-from efv2_ros.node.diagnostics import ModelStatus, Statistics, StreamStatus, diagnostic_array
+from efv2_ros.node.diagnostics import (
+    BoardStatus,
+    ModelStatus,
+    Statistics,
+    StatusTask,
+    StreamStatus,
+    diagnostic_array,
+)
 from efv2_ros.node.download_log import DownloadLog
 from efv2_ros.node.outputs import Outputs
 from efv2_ros.node.parameters import PARAMETERS, Change, Settings
 from efv2_ros.node.source import ImageSource
-from efv2_ros.runtimes.base import InferenceError
+from efv2_ros.runtimes.base import DeviceLostError, InferenceError, InferenceTimeoutError
 from efv2_ros.vision.frame import Frame, FrameError, Header
 from efv2_ros.vision.nv12 import check
 
@@ -61,9 +69,14 @@ class ClassifierNode(LifecycleNode):
         self._late_in_a_row = 0
         self._statistics = Statistics()
         self._model_status = ModelStatus()
-        self._stream_status = StreamStatus(
-            self._statistics, self._stream_state, lambda: self._parameter("stale_after")
-        )
+        self._status_tasks: list[StatusTask] = [
+            StreamStatus(
+                self._statistics, self._stream_state, lambda: self._parameter("stale_after")
+            ),
+            self._model_status,
+        ]
+        if board.has_bpu():
+            self._status_tasks.append(BoardStatus())
         self._source: ImageSource | None = None
         # What may fail comes after all that `destroy_node` looks at.
         parameters.declare(self)
@@ -213,6 +226,11 @@ class ClassifierNode(LifecycleNode):
         match error:
             case FrameError():
                 cause = error.fault
+            case InferenceTimeoutError():
+                cause = "timeout"
+            case DeviceLostError():
+                cause = "device"
+                self._give_up(error)
             case InferenceError():
                 cause = "infer"
             case _:
@@ -225,6 +243,23 @@ class ClassifierNode(LifecycleNode):
             f"dropped a frame ({cause}): {_explained(error)}. "
             "Further ones are counted in /diagnostics"
         )
+
+    def _give_up(self, error: DeviceLostError) -> None:
+        """Become unconfigured; called by a worker, for each frame that met the lost device."""
+        engine = self._engine
+        if engine is not None and self.executor is not None:
+            self.executor.create_task(self._become_unconfigured, engine, str(error))
+
+    def _become_unconfigured(self, failed: Engine, reason: str) -> None:
+        if self._engine is not failed:
+            return  # another frame of the same engine said so before
+        self.get_logger().error(
+            f"{reason}: the node becomes unconfigured. Configuring loads the model anew"
+        )
+        if self._phase == "active":
+            self.trigger_deactivate()
+        self.trigger_cleanup()
+        self._model_status.problem = reason
 
     # Switching the image stream on and off
 
@@ -353,7 +388,7 @@ class ClassifierNode(LifecycleNode):
                 self.get_clock().now(),
                 self.get_fully_qualified_name().lstrip("/"),
                 model.runtime.info.device if model else "",
-                [self._stream_status, self._model_status],
+                self._status_tasks,
             )
         )
 

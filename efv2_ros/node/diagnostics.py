@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.time import Time
 
+from efv2_ros import board
 from efv2_ros.classifier import Model
 from efv2_ros.latency import END_TO_END, STAGES, LatencyWindow
 
@@ -196,6 +197,30 @@ class ModelStatus:
                 "file sha256": file.sha256,
             },
         )
+
+
+class BoardStatus:
+    """Load, clock and temperature of the board; for boards only."""
+
+    name = "board"
+
+    def run(self, now: int) -> DiagnosticStatus:
+        """See `StatusTask.run`."""
+        state = board.state() or board.BoardState(None, None, None)
+        level, summary = DiagnosticStatus.OK, board.name() or "a board with a BPU"
+        if state.governor not in (None, "performance"):
+            level = DiagnosticStatus.WARN
+            summary = (
+                f"the CPU governor is {state.governor}, which makes latencies longer and uneven: "
+                f"{board.PERFORMANCE_MODE}"
+            )
+        values = {
+            "BPU load (%)": state.bpu_load,
+            "CPU governor": state.governor,
+            "SoC temperature (C)": state.temperature,
+        }
+        known = {key: value for key, value in values.items() if value is not None}
+        return status(level, summary, known)
 
 
 # Dropped because a newer frame was there, which is what `latest` is for.

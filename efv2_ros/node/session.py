@@ -125,6 +125,7 @@ class Listener:
         self.vision_info: list[VisionInfo] = []
         self.label_info: list[LabelInfo] = []
         self._statuses: dict[str, DiagnosticStatus] = {}
+        self.reported_at = 0.0
         self._classifier = classifier
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(node)
@@ -196,7 +197,7 @@ class Listener:
     def wait_for_diagnostics(self, timeout: float = 30.0) -> bool:
         """Wait for a report that is made from now on; False when time is up."""
         self._statuses.clear()
-        return self.spin_until(lambda: len(self._statuses) == 2, timeout)
+        return self.spin_until(lambda: {"stream", "model"} <= set(self._statuses), timeout)
 
     def _on_result(self, message: Classification) -> None:
         self.results.append(message)
@@ -207,6 +208,7 @@ class Listener:
             name, _, task = status.name.partition(": ")
             if name == self._classifier.lstrip("/"):
                 self._statuses[task] = status
+                self.reported_at = message.header.stamp.sec + message.header.stamp.nanosec / 1e9
 
 
 def values(status: DiagnosticStatus) -> dict[str, str]:
