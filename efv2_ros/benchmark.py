@@ -140,8 +140,7 @@ class Throughput:
         return {**asdict(self), "ratio": ratios}
 
 
-_BARE_THREADS = 4
-_SECONDS = 5.0
+_BARE_THREADS, _BARE_FRAMES = 4, 50
 
 
 def measure_throughput(
@@ -149,6 +148,7 @@ def measure_throughput(
     slots: Sequence[int],
     *,
     rate: float = 250.0,
+    seconds: float = 5.0,
     width: int = 640,
     height: int = 480,
 ) -> Throughput:
@@ -158,6 +158,7 @@ def measure_throughput(
         request: The model.
         slots: Numbers of slots to run the node with, one after the other.
         rate: Images a second.
+        seconds: How long to count, for each number of slots.
         width: Of the images.
         height: Of the images.
 
@@ -166,11 +167,11 @@ def measure_throughput(
     """
     model = load_model(replace(request, slots=_BARE_THREADS))
     frame = _frame("nv12", height, width)
-    bare = [measure(model, _BARE_THREADS).fps]
+    bare = [measure(model, _BARE_THREADS, _BARE_FRAMES).fps]
     node = {}
     for each in slots:
-        node[each] = _classified_per_second(replace(request, slots=each), frame, rate)
-        bare.append(measure(model, _BARE_THREADS).fps)
+        node[each] = _classified_per_second(replace(request, slots=each), frame, rate, seconds)
+        bare.append(measure(model, _BARE_THREADS, _BARE_FRAMES).fps)
     model.close()
     return Throughput(
         model=model.name,
@@ -182,7 +183,9 @@ def measure_throughput(
     )
 
 
-def _classified_per_second(request: ModelRequest, frame: Frame, rate: float) -> float:
+def _classified_per_second(
+    request: ModelRequest, frame: Frame, rate: float, seconds: float
+) -> float:
     from efv2_ros.node.session import session, values
 
     parameters = {**_parameters(request), "diagnostics_period": 0.5}
@@ -207,7 +210,7 @@ def _classified_per_second(request: ModelRequest, frame: Frame, rate: float) -> 
         try:
             listener.spin_for(1.0)
             first, start = count()
-            listener.spin_for(_SECONDS)
+            listener.spin_for(seconds)
             last, end = count()
         finally:
             ended.set()

@@ -105,8 +105,22 @@ def perf(callers: tuple[int, ...], frames: int, as_json: bool, **options: Any) -
     type=click.FloatRange(1.0, 2000.0),
     help="For --slots: images a second, more than the model can take.",
 )
+@click.option(
+    "--seconds",
+    default=5.0,
+    show_default=True,
+    type=click.FloatRange(0.1, 3600.0),
+    help="For --slots: how long to count, for each.",
+)
 @_json_option
-def bench(frames: int, slots: tuple[int, ...], rate: float, as_json: bool, **options: Any) -> None:
+def bench(
+    frames: int,
+    slots: tuple[int, ...],
+    rate: float,
+    seconds: float,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Measure what the ROS node costs on top of the model.
 
     Images are 640x480 bgr8, or nv12 for throughput; the bare model runs in a loop before and
@@ -116,7 +130,7 @@ def bench(frames: int, slots: tuple[int, ...], rate: float, as_json: bool, **opt
 
     request = split_request(options)
     if slots:
-        measured: Any = measure_throughput(request, slots, rate=rate)
+        measured: Any = measure_throughput(request, slots, rate=rate, seconds=seconds)
     else:
         measured = measure_overhead(request, frames=frames)
     if as_json:

@@ -26,6 +26,7 @@ def on_bpu(start, tmp_path):
             {**PARAMETERS, "model_path": str(path), **parameters},
             environment=standins.environment(**(faults or {})),
             wait=wait,
+            depth=1000,
         )
 
     return on_bpu

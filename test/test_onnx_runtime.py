@@ -125,7 +125,7 @@ def test_what_is_not_an_nv12_buffer_is_refused(tmp_path, nv12, reason):
 
 
 def test_unknown_runtime_names_the_known_ones(tmp_path):
-    with pytest.raises(RuntimeUnavailableError, match=r"'gpu'.*auto, onnx"):
+    with pytest.raises(RuntimeUnavailableError, match=r"'gpu'.*auto, libdnn, hbm"):
         open_runtime(tmp_path / "any.onnx", ImageInput(), "gpu")
 
 
