@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -164,6 +165,11 @@ def test_models_the_node_cannot_use_are_refused(bpu, opened, model, name, settin
     assert "model.bin" in str(caught.value)
 
 
+def test_a_batch_of_images_is_refused(opened, model):
+    with pytest.raises(ModelLoadError, match=r"\(4, 3, 224, 224\) and not one 224x224 image"):
+        opened(model(batch=4))
+
+
 @pytest.mark.parametrize("name", [each for each in BPU_RUNTIMES if each != "hbm"])
 def test_models_that_take_other_pixels_are_refused(bpu, opened, model, name):
     """hbm_runtime does not say what it takes."""
@@ -227,6 +233,8 @@ def test_structures_are_laid_out_as_in_the_documentation():
         {"rank": 2, "pad": 25},
         {"pad": 4},
         {"pad": 4, "strides": 0},
+        {"pad": 4, "strides": 2},
+        {"pad": 4, "aligned": 0},
     ],
     ids=str,
 )
@@ -359,7 +367,11 @@ def test_a_bpu_that_stays_silent_is_given_up(bpu, opened, model):
         with pytest.raises(InferenceError) as caught:
             runtime.infer(image)
         outcomes.append(caught.type)
+        submitted = bpu["inferences"]
     assert outcomes == [InferenceTimeoutError] * 2 + [DeviceLostError] * 2
+    with pytest.raises(DeviceLostError):
+        runtime.infer(image)
+    assert bpu["inferences"] == submitted
     start = time.monotonic()
     runtime.close()  # must not wait for what does not answer
     assert time.monotonic() - start < 1
@@ -514,11 +526,9 @@ def test_hbm_that_fails_to_import_is_not_here(bpu, monkeypatch):
 
 
 def run_side_by_side(count, work):
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    """Call `work` with 0 to `count` - 1 in a thread each; raises what any of them raised."""
+    with ThreadPoolExecutor(count) as pool:
+        list(pool.map(work, range(count)))
 
 
 def blocked_while_inferring(bpu, runtime):

@@ -269,11 +269,7 @@ class _Slot:
     def _set_up(self) -> None:
         network = self._network
         self._input = network.tensor(network.input.properties, network.input.sizes)
-        try:
-            self._output = network.tensor(network.output.properties, (network.output.size,))
-        except DnnError:
-            network.free((self._input,))
-            raise
+        self._output = network.tensor(network.output.properties, (network.output.size,))
         self.nv12 = network.input.planes(self._input)
         self._values = network.output.values(self._output)
         # What every call needs, once: ctypes objects are slow to make.

@@ -160,6 +160,7 @@ typedef struct {
   Properties input, output;
   float *weights, *scales;
   int8_t zero_point;
+  int32_t step;
 } Model;
 
 static void shape(Shape *s, int32_t rank, const int32_t *sizes) {
@@ -173,8 +174,8 @@ static void describe_input(Model *m, const char *text) {
   p->layout = value_in(text, "layout", NCHW);
   int32_t pitch = value_in(text, "pitch", m->width), h = m->height, w = m->width;
   if (p->layout == NCHW) {
-    shape(&p->valid, 4, (int32_t[]){1, 3, h, w});
-    shape(&p->aligned, 4, (int32_t[]){1, 3, h, pitch});
+    shape(&p->valid, 4, (int32_t[]){value_in(text, "batch", 1), 3, h, w});
+    shape(&p->aligned, 4, (int32_t[]){value_in(text, "batch", 1), 3, h, pitch});
   } else {
     shape(&p->valid, 4, (int32_t[]){1, h, w, 3});
     shape(&p->aligned, 4, (int32_t[]){1, h, pitch, 3});
@@ -195,12 +196,16 @@ static void describe_output(Model *m, const char *text) {
     shape(&p->valid, 4, (int32_t[]){1, classes, 1, 1});
     shape(&p->aligned, 4, (int32_t[]){1, classes, 1, pad});
   }
+  /* strides: 0 says none, 1 says bytes, 2 says elements. */
   int32_t size = p->type == S8 ? 1 : p->type == S16 ? 2 : 4, step = size;
+  int32_t strides = value_in(text, "strides", 1);
   for (int axis = rank - 1; axis >= 0; axis--) {
-    if (value_in(text, "strides", 1)) p->stride[axis] = step;
+    if (strides) p->stride[axis] = strides == 1 ? step : step / size;
+    if (axis == 1) m->step = step;
     step *= p->aligned.dimensionSize[axis];
   }
   p->alignedByteSize = value_in(text, "bytes", step);
+  if (!value_in(text, "aligned", 1)) p->aligned = p->valid;
   if (p->type == F32) return;
   float unit = p->type == S8 ? 1 / 8.f : p->type == S16 ? 1 / 2048.f : 1 / 1048576.f;
   p->quantiType = value_in(text, "quanti", 2);
@@ -379,9 +384,8 @@ static void write_output(const Task *task, const float *logits) {
   const Properties *p = &m->output;
   uint8_t *out = (uint8_t *)(uintptr_t)task->output.sysMem[0].phyAddr;
   int size = p->type == S8 ? 1 : p->type == S16 ? 2 : 4;
-  int step = p->valid.numDimensions == 2 ? size : size * p->aligned.dimensionSize[3];
   for (int c = 0; c < m->classes; c++) {
-    uint8_t *at = out + (size_t)c * step;
+    uint8_t *at = out + (size_t)c * m->step;
     if (p->type == F32) {
       memcpy(at, &logits[c], 4);
       continue;
