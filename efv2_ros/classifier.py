@@ -264,7 +264,7 @@ class Classifier:
     def __init__(self, model: Model, options: ViewOptions | None = None) -> None:
         self.model = model
         self.options = options or ViewOptions()
-        self._lanes: queue.LifoQueue[_Lane] = queue.LifoQueue()
+        self._lanes: queue.SimpleQueue[_Lane] = queue.SimpleQueue()
         for _ in range(model.runtime.slots):
             self._lanes.put(_Lane(model, self.options))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -98,6 +98,21 @@ class Slot(Protocol):
         """
 
 
+class _Lease:
+    """Gives a slot back at the end; made once, since this lies in every frame's way."""
+
+    __slots__ = ("_free", "_slot")
+
+    def __init__(self, slot: Slot, free: queue.SimpleQueue[_Lease]) -> None:
+        self._slot, self._free = slot, free
+
+    def __enter__(self) -> Slot:
+        return self._slot
+
+    def __exit__(self, *_: object) -> None:
+        self._free.put(self)
+
+
 class Runtime:
     """A loaded model with a fixed number of slots; all scheduling is the caller's.
 
@@ -112,13 +127,11 @@ class Runtime:
         self.slots = len(slots)
         self._shape = image.nv12_shape
         self._closed = False
-        # Last in, first out: the memory used last is the warmest.
-        self._free: queue.LifoQueue[Slot] = queue.LifoQueue()
+        self._free: queue.SimpleQueue[_Lease] = queue.SimpleQueue()
         for slot in slots:
-            self._free.put(slot)
+            self._free.put(_Lease(slot, self._free))
 
-    @contextmanager
-    def slot(self) -> Iterator[Slot]:
+    def slot(self) -> AbstractContextManager[Slot]:
         """A slot for the caller alone, to write an image into and to run; waits for a free one.
 
         Raises:
@@ -126,11 +139,7 @@ class Runtime:
         """
         if self._closed:
             raise InferenceError("the model is closed")
-        slot = self._free.get()
-        try:
-            yield slot
-        finally:
-            self._free.put(slot)
+        return self._free.get()
 
     def infer(self, nv12: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Run the model once on an image that lies elsewhere; any thread may call it.
@@ -154,7 +163,8 @@ class Runtime:
     def close(self) -> None:
         """Free the model. No slot may be in use; a second call does nothing."""
         self._closed = True
-        self._free = queue.LifoQueue()
+        while not self._free.empty():
+            self._free.get()  # a slot keeps its memory as long as it is in here
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,6 +162,7 @@ class Nv12Converter:
         self._roi = roi
         self._nv12_range: Range = nv12_range
         self._input_range: InputRange = input_range
+        self._checked: Nv12Planes | None = None
         self._plans: dict[tuple[PixelFormat, int, int, int], _Plan] = {}
 
     def convert(self, frame: Frame) -> NDArray[np.uint8]:
@@ -186,11 +187,9 @@ class Nv12Converter:
             FrameError: The frame is not a picture this class can read, or `roi` lies outside it.
             ValueError: `out` has the wrong shape, type or layout.
         """
-        width, height = self._size
-        for plane, shape in zip(out, ((height, width), (height // 2, width // 2, 2)), strict=True):
-            dense = plane.strides[1:] == (2, 1)[3 - plane.ndim :]
-            if plane.shape != shape or plane.dtype != np.uint8 or not dense:
-                raise ValueError(f"out must be NV12 planes of {width}x{height}, uint8")
+        if out is not self._checked:
+            self._check(out)
+            self._checked = out
         try:
             if frame.encoding in COMPRESSED:
                 self._convert_file(frame.data, out)
@@ -198,6 +197,13 @@ class Nv12Converter:
                 self._convert_raw(frame, out)
         except cv2.error as error:
             raise FrameError("decode", f"OpenCV cannot convert the image: {error}") from error
+
+    def _check(self, out: Nv12Planes) -> None:
+        width, height = self._size
+        for plane, shape in zip(out, ((height, width), (height // 2, width // 2, 2)), strict=True):
+            dense = plane.strides[1:] == (2, 1)[3 - plane.ndim :]
+            if plane.shape != shape or plane.dtype != np.uint8 or not dense:
+                raise ValueError(f"out must be NV12 planes of {width}x{height}, uint8")
 
     def _convert_file(self, data: NDArray[np.uint8], out: Nv12Planes) -> None:
         header = read_header(data)
