@@ -2,9 +2,9 @@
 
 The extension trusts its caller: `forward` reads as many bytes as an array has elements from where
 the array begins, whatever its type and strides, and what is no array makes it infer again on the
-image before. It also holds the GIL, waits without a limit, and never frees a model. So here every
-input is our own buffer of the right size, results are read under a lock, and a file is loaded
-once.
+image before. It also holds the GIL, waits without a limit, never frees a model, and loses a task
+of the BPU with an inference that fails there. So here every input is our own buffer of the right
+size, results are read under a lock, and a file is loaded once.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from efv2_ros.planes import Nv12Planes
 from efv2_ros.runtimes.base import (
+    DeviceLostError,
     ImageInput,
     InferenceError,
     ModelLoadError,
@@ -32,6 +33,9 @@ from efv2_ros.runtimes.base import (
 
 MODULES = ("hobot_dnn", "hobot_dnn_rdkx5")
 """The package on the board, and the one that PyPI calls hobot-dnn-rdkx5."""
+
+_TASKS = 32
+"""As many tasks may be open in a process, says libdnn's documentation."""
 
 
 class HobotDnnRuntime(Runtime):
@@ -70,6 +74,7 @@ class _Network:
         self._model = model
         # A model's outputs are live views: another forward in between would change them.
         self._lock = threading.Lock()
+        self._failures = 0
 
     def check(self, path: Path, image: ImageInput) -> int:
         """Number of classes; ModelLoadError unless it takes NV12 and gives floats."""
@@ -89,9 +94,11 @@ class _Network:
         if len(shape) != 4 or size != (image.height, image.width):
             wanted = f"{image.width}x{image.height}"
             raise ModelLoadError(f"{path} takes NV12 of shape {shape} and not one {wanted} image")
-        if result.dtype != "float32":
+        # It hands out integers without their scale, and nothing of what has not four dimensions.
+        if result.dtype != "float32" or len(result.shape) != 4:
             raise ModelLoadError(
-                f"{path} gives {result.dtype} and not float32: use the runtime libdnn"
+                f"{path} gives {result.dtype} of shape {tuple(result.shape)}, of which hobot_dnn "
+                "makes no logits: use the runtime libdnn"
             )
         return math.prod(result.shape)
 
@@ -102,8 +109,18 @@ class _Network:
                 outputs = self._model.forward(nv12, core_id=core, priority=options.bpu_priority)
                 logits: NDArray[np.float32] = outputs[0].buffer
             except Exception as error:
-                raise InferenceError(f"hobot_dnn: {_cause(error)}") from error
+                raise self._failure(f"hobot_dnn: {_cause(error)}") from error
+            self._failures = 0
         return logits.reshape(-1)
+
+    def _failure(self, reason: str) -> InferenceError:
+        self._failures += 1
+        if self._failures < _TASKS:
+            return InferenceError(reason)
+        return DeviceLostError(
+            f"{reason}, {self._failures} times in a row. It loses a task with each failure and "
+            f"has {_TASKS}, so only a new process can help: start the node again"
+        )
 
 
 class _Slot:

@@ -87,7 +87,7 @@ class Controls:
             self._library.standin_set(name.encode(), value)
 
     def reset(self) -> None:
-        self.set(**DEFAULTS)
+        self.set(**DEFAULTS, open_tasks=0)  # those that the stand-in for hobot_dnn loses
 
     def __getitem__(self, name: str) -> int:
         value: int = self._library.standin_get(name.encode())

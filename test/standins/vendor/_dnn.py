@@ -55,7 +55,8 @@ class Dnn:
         """Copy bytes to the start of the input tensor, as many as are given."""
         ctypes.memmove(self.input.sysMem[0].virAddr, address, size)
 
-    def run(self, core, priority):
+    def run(self, core, priority, leaks=False):
+        """Infer; `leaks` leaves the task open when it fails."""
         task, control = ctypes.c_void_p(), InferCtrlParam(bpuCoreId=core, priority=priority)
         self._call("hbSysFlushMem", ctypes.byref(self.input.sysMem[0]), 2)
         output = ctypes.pointer(self.output)
@@ -65,16 +66,23 @@ class Dnn:
         )  # fmt: skip
         try:
             self._call("hbDNNWaitTaskDone", task, 0)
-        finally:
-            self._call("hbDNNReleaseTask", task)
+        except Failure:
+            if not leaks:
+                self._call("hbDNNReleaseTask", task)
+            raise
+        self._call("hbDNNReleaseTask", task)
         self._call("hbSysFlushMem", ctypes.byref(self.output.sysMem[0]), 1)
 
     def result(self):
         """A copy of the output tensor as it is now."""
         properties = self.output.properties
-        dtype = {8: np.int8, 11: np.int16, 13: np.float32, 14: np.int32}[properties.tensorType]
-        aligned = properties.alignedShape.dimensions
-        size = int(np.prod(aligned)) * np.dtype(dtype).itemsize
-        raw = ctypes.string_at(self.output.sysMem[0].virAddr, size)
-        padded = np.frombuffer(raw, dtype).reshape(aligned)
+        padded = self.first(properties.alignedShape.dimensions)
         return padded[tuple(slice(n) for n in properties.validShape.dimensions)].copy()
+
+    def first(self, shape):
+        """The output tensor's memory as if it had this shape."""
+        kind = self.output.properties.tensorType
+        dtype = {8: np.int8, 11: np.int16, 13: np.float32, 14: np.int32}[kind]
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        raw = ctypes.string_at(self.output.sysMem[0].virAddr, size)
+        return np.frombuffer(raw, dtype).reshape(shape).copy()

@@ -1,18 +1,22 @@
-"""A stand-in for the board's extension that misbehaves as the real one does.
+"""A stand-in for the board's extension that misbehaves as the real one was seen to do.
 
-It holds the GIL through `forward`, reads as many bytes as the argument has elements from where its
+It holds the GIL through `forward`, reads as many bytes as an array has elements from where its
 data begins, and infers again on what was there before when the argument is no array. Models share
-their tensors with every caller and are never freed. Errors are causes of a SystemError.
+their tensors with every caller and are never freed; only the first of a file is loaded. Errors say
+nothing of their reason and are causes of a SystemError. A task that fails stays open, and there
+are 32. A result is as many elements as the first four dimensions multiply to, whatever its rank
+and padding.
 """
 
 import ctypes
+import sys
 
 import numpy as np
 
 if int(np.__version__.split(".")[0]) >= 2:
     raise ImportError("numpy.core.multiarray failed to import")
 
-from _dnn import Dnn
+from _dnn import Dnn, Failure
 
 _TYPES = {1: "NV12", 2: "NV12_SEPARATE", 4: "RGB", 8: "int8", 11: "int16", 13: "float32",
           14: "int32"}  # fmt: skip
@@ -25,7 +29,8 @@ class TensorProperties:
         self.dtype = "uint8" if kind in ("NV12", "NV12_SEPARATE", "RGB") else kind
         self.layout = {0: "NHWC", 2: "NCHW"}[properties.tensorLayout]
         self.shape = properties.validShape.dimensions
-        self.scale_data = [properties.scale.scaleData[n] for n in range(properties.scale.scaleLen)]
+        scales = [properties.scale.scaleData[n] for n in range(properties.scale.scaleLen)]
+        self.scale_data = np.array(scales, np.float32)
 
     @property
     def validShape(self):
@@ -43,7 +48,7 @@ class Tensor:
     @property
     def buffer(self):
         assert self.name == "output", "reads past the end of an NV12 tensor"
-        return self._dnn.result()
+        return self._dnn.first(tuple(self._dnn.output.properties.validShape.dimensionSize[:4]))
 
 
 class Model:
@@ -51,24 +56,42 @@ class Model:
         self.name = dnn.names[0]
         self.estimate_latency = 100
         self._dnn = dnn
-        self.inputs = [Tensor("data", dnn, dnn.input)] * dnn.counts[0]
-        self.outputs = [Tensor("output", dnn, dnn.output)] * dnn.counts[1]
+
+    @property
+    def inputs(self):
+        return [Tensor("data", self._dnn, self._dnn.input)] * self._dnn.counts[0]
+
+    @property
+    def outputs(self):
+        return [Tensor("output", self._dnn, self._dnn.output)] * self._dnn.counts[1]
 
     def forward(self, arg, core_id=0, priority=0):
+        if isinstance(arg, (list, tuple)) and arg:
+            arg = arg[0]
         try:
             if isinstance(arg, np.ndarray):
+                if not arg.size:
+                    raise RuntimeError("forward execution failed.")
                 self._dnn.write(arg.ctypes.data, arg.size)
-            self._dnn.run(core_id, priority)
+            self._dnn.run(core_id, priority, leaks=True)
         except RuntimeError as error:
-            raise SystemError("forward returned a result with an error set") from error
+            print(error, file=sys.stderr)
+            raise SystemError("forward returned a result with an exception set") from RuntimeError(
+                "forward execution failed."
+            )
         return self.outputs
 
 
 def load(model_file):
     if not isinstance(model_file, (str, list)):
-        raise SystemError("load failed") from TypeError("model_file must be str or list")
+        raise SystemError("load returned a result with an exception set") from TypeError(
+            "model_file must be a string or a list"
+        )
+    files = [model_file] if isinstance(model_file, str) else model_file
     try:
-        dnn = Dnn(ctypes.PyDLL, model_file)  # whose calls keep the GIL
-    except RuntimeError as error:
-        raise SystemError("load returned a result with an error set") from error
-    return [Model(dnn) for _ in dnn.names]
+        return [Model(Dnn(ctypes.PyDLL, file)) for file in files]  # its calls keep the GIL
+    except Failure as error:
+        print(error, file=sys.stderr)
+        raise SystemError("load returned a result with an exception set") from RuntimeError(
+            f"{str(error).split()[0]} failed"
+        )
