@@ -380,6 +380,27 @@ def test_a_bpu_that_stays_silent_is_given_up(bpu, opened, model):
     assert_logits(opened(model()), image)
 
 
+def test_a_bpu_that_hangs_and_takes_no_more_tasks_is_given_up(bpu, opened, model):
+    runtime, image = opened(model(), infer_timeout=0.1), standins.images(1)[0]
+    bpu.set(dead_at=1)
+    with pytest.raises(InferenceTimeoutError):
+        runtime.infer(image)
+    bpu.set(task_limit=0)
+    with pytest.raises(InferenceError, match=r"hbDNNInfer failed with -6000009"):
+        runtime.infer(image)
+    time.sleep(0.25)
+    with pytest.raises(DeviceLostError, match=r"stopped answering \(hbDNNInfer failed"):
+        runtime.infer(image)
+
+
+def test_a_bpu_that_hangs_without_memory_for_new_tensors_is_given_up(bpu, opened, model):
+    runtime, image = opened(model(), infer_timeout=0.1), standins.images(1)[0]
+    bpu.set(hang_at=1, alloc_error_at=2)
+    for _ in range(2):
+        with pytest.raises(DeviceLostError, match="stopped answering"):
+            runtime.infer(image)
+
+
 def test_single_timeouts_far_apart_are_no_reason_to_give_up(bpu, opened, model):
     runtime, image = opened(model(), infer_timeout=0.05), standins.images(1)[0]
     for _ in range(5):

@@ -206,8 +206,8 @@ class _Health:
             with self._lock:
                 self._first_timeout = None
 
-    def timed_out(self) -> None:
-        """An inference did not end in time."""
+    def silent(self) -> None:
+        """An inference did not end in time, or could not be started after one that did not."""
         now = time.monotonic()
         with self._lock:
             if self._first_timeout is None:
@@ -238,13 +238,10 @@ class _Slot:
                     network.handle, byref(network.control),
                 )  # fmt: skip
                 call("hbDNNWaitTaskDone", task, self._milliseconds)
+                network.health.answered()
                 call("hbSysFlushMem", self._read, Cache.INVALIDATE)
         except DnnError as error:
-            if error.code == TIMEOUT:
-                raise self._give_up(error) from error
-            network.health.answered()
-            raise InferenceError(str(error)) from error
-        network.health.answered()
+            raise self._failure(error) from error
         if self._abandoned:
             # The BPU takes its tasks in turn, so it is done with what hung before this one.
             for tensors in self._abandoned:
@@ -252,19 +249,30 @@ class _Slot:
             self._abandoned.clear()
         return network.output.logits(self._values)
 
-    def _give_up(self, error: DnnError) -> InferenceError:
+    def _failure(self, error: DnnError) -> InferenceError:
+        health, waited = self._network.health, error.call == "hbDNNWaitTaskDone"
+        hung = waited and error.code == TIMEOUT
+        if hung:
+            health.silent()
+            self._leave_tensors()
+        elif waited:
+            health.answered()
+        elif health.hanging:
+            health.silent()
+        if health.lost:
+            return DeviceLostError(f"the BPU stopped answering ({error})")
+        if hung:
+            limit = self._network.timeout
+            return InferenceTimeoutError(f"no answer within {limit:g} s ({error})")
+        return InferenceError(str(error))
+
+    def _leave_tensors(self) -> None:
         """Leave the tensors to the task that hangs, which may yet write to them."""
-        network = self._network
-        network.health.timed_out()
         self._abandoned.append((self._input, self._output))
         try:
             self._set_up()
-        except DnnError as allocation:
-            network.health.lost = True
-            return DeviceLostError(f"{error}, and then {allocation}")
-        if network.health.lost:
-            return DeviceLostError(f"the BPU stopped answering ({error})")
-        return InferenceTimeoutError(f"no answer within {network.timeout:g} s ({error})")
+        except DnnError:
+            self._network.health.lost = True
 
     def _set_up(self) -> None:
         network = self._network
