@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -40,19 +39,16 @@ from efv2_ros.node.diagnostics import (
     diagnostic_array,
 )
 from efv2_ros.node.download_log import DownloadLog
+from efv2_ros.node.failures import cause_of, explained
 from efv2_ros.node.outputs import Outputs
 from efv2_ros.node.parameters import PARAMETERS, Change, Settings
 from efv2_ros.node.source import ImageSource
-from efv2_ros.runtimes.base import DeviceLostError, InferenceError, InferenceTimeoutError
-from efv2_ros.vision.frame import Frame, FrameError, Header
+from efv2_ros.node.stamps import StampOrder
+from efv2_ros.runtimes.base import DeviceLostError
+from efv2_ros.vision.frame import Frame
 from efv2_ros.vision.nv12 import check
 
 _DRAIN_SECONDS = 5.0
-
-# A stamp that goes back by less than this belongs to a late image; by more, or on several images
-# in a row, time started again.
-_LATE_NANOSECONDS = 1_000_000_000
-_LATE_IMAGES = 3
 
 
 class ClassifierNode(LifecycleNode):
@@ -65,8 +61,7 @@ class ClassifierNode(LifecycleNode):
         self._outputs: Outputs | None = None
         self._enabled = True
         self._logged: set[str] = set()
-        self._newest_stamp: int | None = None
-        self._late_in_a_row = 0
+        self._order = StampOrder()
         self._statistics = Statistics()
         self._model_status = ModelStatus()
         self._status_tasks: list[StatusTask] = [
@@ -111,7 +106,7 @@ class ClassifierNode(LifecycleNode):
         except Exception as error:  # rclpy would swallow it without a word
             self._release()
             self._model_status.problem = str(error)
-            self.get_logger().error(f"cannot configure: {_explained(error)}")
+            self.get_logger().error(f"cannot configure: {explained(error)}")
             return TransitionCallbackReturn.FAILURE
         self._model_status.problem = ""
         self._report_model(self._engine.classifier.model)
@@ -122,13 +117,13 @@ class ClassifierNode(LifecycleNode):
         """Say what the results will mean, then subscribe."""
         result = super().on_activate(state)
         self._phase = "active"
-        self._newest_stamp = None
+        self._order = StampOrder()
         try:
             if self._engine is not None and self._outputs is not None:
                 self._outputs.announce(self._engine.classifier)
             self._subscribe()
         except Exception as error:  # rclpy would swallow it without a word
-            self.get_logger().error(f"cannot activate: {_explained(error)}")
+            self.get_logger().error(f"cannot activate: {explained(error)}")
             return TransitionCallbackReturn.ERROR
         return result
 
@@ -177,18 +172,9 @@ class ClassifierNode(LifecycleNode):
     def _on_frame(self, frame: Frame) -> None:
         check(frame)
         if self._settings.queue_policy == "latest":
-            self._check_order(frame.header)
+            self._order.check(frame.header)
         if self._engine is not None:
             self._engine.submit(frame)
-
-    def _check_order(self, header: Header) -> None:
-        newest, stamp = self._newest_stamp, header.nanoseconds
-        if newest is not None and 0 < newest - stamp < _LATE_NANOSECONDS:
-            self._late_in_a_row += 1
-            if self._late_in_a_row < _LATE_IMAGES:
-                raise FrameError("stamp", "the image is older than one that came before it")
-        self._late_in_a_row = 0
-        self._newest_stamp = stamp
 
     def _deliver(self, frame: Frame, outcome: Classified | Exception, waited: float) -> None:
         outputs = self._outputs
@@ -222,25 +208,15 @@ class ClassifierNode(LifecycleNode):
 
     def _drop(self, error: Exception) -> None:
         """Count a frame that got no result; say why, once for each cause."""
-        cause: str
-        match error:
-            case FrameError():
-                cause = error.fault
-            case InferenceTimeoutError():
-                cause = "timeout"
-            case DeviceLostError():
-                cause = "device"
-                self._give_up(error)
-            case InferenceError():
-                cause = "infer"
-            case _:
-                cause = "internal"
+        cause = cause_of(error)
+        if isinstance(error, DeviceLostError):
+            self._give_up(error)
         self._statistics.dropped(cause)
         if cause in self._logged:
             return
         self._logged.add(cause)
         self.get_logger().warning(
-            f"dropped a frame ({cause}): {_explained(error)}. "
+            f"dropped a frame ({cause}): {explained(error)}. "
             "Further ones are counted in /diagnostics"
         )
 
@@ -344,7 +320,7 @@ class ClassifierNode(LifecycleNode):
                 self._outputs.announce(classifier)
             return
         self._model_status.problem = f"{classifier.model.name} goes on: {error}"
-        self.get_logger().error(f"{classifier.model.name} goes on: {_explained(error)}")
+        self.get_logger().error(f"{classifier.model.name} goes on: {explained(error)}")
         if self.executor is not None:
             self.executor.create_task(self._restore_parameters, settings)
 
@@ -391,13 +367,6 @@ class ClassifierNode(LifecycleNode):
                 self._status_tasks,
             )
         )
-
-
-def _explained(error: Exception) -> str:
-    """The message of an error that is meant for people, the traceback of any other."""
-    if isinstance(error, (Efv2Error, FrameError, ValueError)):
-        return str(error)
-    return "".join(traceback.format_exception(error))
 
 
 def main(args: list[str] | None = None) -> int:

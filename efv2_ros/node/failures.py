@@ -1,0 +1,30 @@
+"""What the node says of an exception: its cause in the diagnostics, its words in the log."""
+
+from __future__ import annotations
+
+import traceback
+
+from efv2_ros.errors import Efv2Error
+from efv2_ros.runtimes.base import DeviceLostError, InferenceError, InferenceTimeoutError
+from efv2_ros.vision.frame import FrameError
+
+
+def cause_of(error: Exception) -> str:
+    """The cause under which a frame that met the error is counted as dropped."""
+    match error:
+        case FrameError():
+            return error.fault
+        case InferenceTimeoutError():
+            return "timeout"
+        case DeviceLostError():
+            return "device"
+        case InferenceError():
+            return "infer"
+    return "internal"
+
+
+def explained(error: Exception) -> str:
+    """The message of an error that is meant for people, the traceback of any other."""
+    if isinstance(error, (Efv2Error, FrameError, ValueError)):
+        return str(error)
+    return "".join(traceback.format_exception(error))
