@@ -17,7 +17,7 @@ from efv2_ros.perf import measure
 from efv2_ros.vision.frame import Frame, Header
 
 OVERHEAD_STAGES = ("convert", "postprocess", "publish")
-"""What a worker does for a frame besides `infer`."""
+"""What the node does for a frame besides `infer`."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Overhead:
         frames: Images classified by the node.
         bare_infer: `Runtime.infer` in a loop with nothing around it, before and after the stream.
         node_infer: The same call inside the node.
-        stages: The worker's other stages.
+        stages: The node's other stages.
     """
 
     model: str
@@ -44,7 +44,7 @@ class Overhead:
 
     @property
     def overhead(self) -> float:
-        """Milliseconds a worker spends on a frame outside `infer`."""
+        """Milliseconds the node spends on a frame outside `infer`."""
         return sum(self.stages.values())
 
     @property

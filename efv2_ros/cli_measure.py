@@ -152,7 +152,7 @@ def _overhead_table(measured: Any) -> Table:
         "infer in a bare loop (baseline)": measured.bare_infer,
         "infer in the node": measured.node_infer,
         **measured.stages,
-        "node overhead: the worker's time outside infer": measured.overhead,
+        "node overhead: convert, postprocess, publish": measured.overhead,
     }
     for name, milliseconds in rows.items():
         table.add_row(name, f"{milliseconds:.3f}", f"{milliseconds / measured.bare_infer:.2%}")
