@@ -1,4 +1,5 @@
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -172,3 +173,13 @@ def test_a_closed_model_says_so(tmp_path):
     runtime.close()
     with pytest.raises(InferenceError, match="closed"):
         runtime.infer(flat_nv12(10, 128, 128))
+
+
+def test_a_closed_model_lets_go_of_its_memory_at_once(tmp_path):
+    runtime = open_runtime(mean_colour(tmp_path / "mean.onnx"), ImageInput(), "onnx")
+    with runtime.slot() as slot:
+        memory = weakref.ref(slot)
+    del slot
+    assert memory() is not None
+    runtime.close()
+    assert memory() is None

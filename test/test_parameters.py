@@ -3,7 +3,7 @@
 import json
 import re
 import textwrap
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ import yaml
 
 pytest.importorskip("rclpy")
 
+from efv2_ros.classifier import ModelRequest
 from efv2_ros.node.parameters import PARAMETERS, Settings
 
 ROOT = Path(__file__).parents[1]
@@ -60,3 +61,19 @@ def test_readme_lists_every_parameter_with_its_default(readme):
         assert len(rows) == 1, f"{readme} has {len(rows)} rows for {name}"
         shown = str(default).lower() if isinstance(default, bool) else str(default)
         assert rows[0].split("|")[0].strip() == (f"`{shown}`" if shown else ""), (readme, name)
+
+
+@pytest.mark.parametrize("name", [each.name for each in fields(ModelRequest)])
+def test_every_setting_of_the_model_reaches_it(name):
+    texts = {"mean": "1,2,3", "scale": "1,2,3", "nv12_range": "limited", "runtime": "onnx"}
+    default = DEFAULTS[name]
+    if isinstance(default, bool):
+        other = not default
+    elif isinstance(default, str):
+        other = texts.get(name, "other")
+    else:
+        other = default + 1
+    request = Settings(**{name: other}).model_request()
+    expected = (1.0, 2.0, 3.0) if other == "1,2,3" else other
+    assert getattr(request, name) == expected
+    assert replace(request, **{name: getattr(ModelRequest(), name)}) == ModelRequest()
