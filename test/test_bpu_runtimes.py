@@ -166,9 +166,10 @@ def test_models_the_node_cannot_use_are_refused(bpu, opened, model, name, settin
     assert "model.bin" in str(caught.value)
 
 
-def test_a_batch_of_images_is_refused(opened, model):
+@pytest.mark.parametrize("name", [each for each in BPU_RUNTIMES if each != "hbm"])
+def test_a_batch_of_images_is_refused(opened, model, name):
     with pytest.raises(ModelLoadError, match=r"\(4, 3, 224, 224\) and not one 224x224 image"):
-        opened(model(batch=4))
+        opened(model(batch=4), name)
 
 
 @pytest.mark.parametrize("name", [each for each in BPU_RUNTIMES if each != "hbm"])

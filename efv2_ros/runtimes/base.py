@@ -88,7 +88,7 @@ class Slot(Protocol):
     nv12: Nv12Planes
 
     def infer(self) -> NDArray[np.float32]:
-        """Run the model on what `nv12` holds; blocks without holding the GIL.
+        """Run the model on what `nv12` holds; blocks, and only hobot_dnn keeps the GIL meanwhile.
 
         Returns:
             The logits, float32, shape (classes,), owned by the caller.

@@ -91,10 +91,10 @@ class _Network:
             )
         shape = tuple(source.shape)
         size = shape[1:3] if source.layout == "NHWC" else shape[2:4]
-        if len(shape) != 4 or size != (image.height, image.width):
+        if len(shape) != 4 or shape[0] != 1 or size != (image.height, image.width):
             wanted = f"{image.width}x{image.height}"
             raise ModelLoadError(f"{path} takes NV12 of shape {shape} and not one {wanted} image")
-        # It hands out integers without their scale, and nothing of what has not four dimensions.
+        # It hands out integers as they are, and nothing of what has not four dimensions.
         if result.dtype != "float32" or len(result.shape) != 4:
             raise ModelLoadError(
                 f"{path} gives {result.dtype} of shape {tuple(result.shape)}, of which hobot_dnn "
