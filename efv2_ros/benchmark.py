@@ -6,6 +6,7 @@ import statistics
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -165,14 +166,13 @@ def measure_throughput(
     Raises:
         Efv2Error: The model cannot be loaded, or the node does not answer.
     """
-    model = load_model(replace(request, slots=_BARE_THREADS))
     frame = _frame("nv12", height, width)
-    bare = [measure(model, _BARE_THREADS, _BARE_FRAMES).fps]
-    node = {}
-    for each in slots:
-        node[each] = _classified_per_second(replace(request, slots=each), frame, rate, seconds)
-        bare.append(measure(model, _BARE_THREADS, _BARE_FRAMES).fps)
-    model.close()
+    with closing(load_model(replace(request, slots=_BARE_THREADS))) as model:
+        bare = [measure(model, _BARE_THREADS, _BARE_FRAMES).fps]
+        node = {}
+        for each in slots:
+            node[each] = _classified_per_second(replace(request, slots=each), frame, rate, seconds)
+            bare.append(measure(model, _BARE_THREADS, _BARE_FRAMES).fps)
     return Throughput(
         model=model.name,
         runtime=f"{model.runtime.info.name} {model.runtime.info.version}",

@@ -141,9 +141,14 @@ def find_model(request: ModelRequest, progress: Progress | None = None) -> Resol
             file is damaged.
         RuntimeUnavailableError: There is no such runtime, or none that works here.
     """
-    _, kind = request.select_runtime()
+    return _find(request, progress)[1]
+
+
+def _find(request: ModelRequest, progress: Progress | None) -> tuple[str, ResolvedModel]:
+    """The name of the runtime, and the file that is for it; see `find_model`."""
+    name, kind = request.select_runtime()
     try:
-        return resolve(
+        return name, resolve(
             _describe(request),
             kind.model_format,
             model_path=Path(request.model_path) if request.model_path else None,
@@ -163,10 +168,9 @@ def load_model(request: ModelRequest, progress: Progress | None = None) -> Model
         ModelLoadError: The file is not a model the runtime can run.
         LabelsError: The labels cannot be read or are not one for each class.
     """
-    file = find_model(request, progress)
+    name, file = _find(request, progress)
     spec = file.spec
     image = ImageInput(spec.height, spec.width, spec.nv12_range, spec.mean, spec.scale)
-    name, _ = request.select_runtime()
     runtime = open_runtime(file.path, image, name, request.run_options())
     try:
         labels = _labels(spec, runtime.info.classes)

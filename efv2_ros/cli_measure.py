@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -45,11 +46,8 @@ def perf(callers: tuple[int, ...], frames: int, as_json: bool, **options: Any) -
     request = replace(split_request(options), slots=max(callers))
     with download_bar() as progress:
         model = load_model(request, progress)
-    try:
-        with output.status("measuring"):
-            loads = [measure(model, each, frames) for each in callers]
-    finally:
-        model.close()
+    with closing(model), output.status("measuring"):
+        loads = [measure(model, each, frames) for each in callers]
     published = model.file.spec.published
     latencies = {
         1: published.get("latency_1_thread_ms"), 4: published.get("latency_4_threads_ms")

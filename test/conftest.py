@@ -73,7 +73,8 @@ def bpu(monkeypatch):
     monkeypatch.syspath_prepend(str(standins.VENDOR))
     controls = standins.Controls()
     yield controls
+    misused = controls["wild_writes"], controls["reused_memory"]
     controls.reset()
     for name in [each for each in sys.modules if each.split(".")[0] in standins.VENDOR_MODULES]:
         del sys.modules[name]
-    assert controls["wild_writes"] == controls["reused_memory"] == 0
+    assert misused == (0, 0)

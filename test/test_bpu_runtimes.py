@@ -278,8 +278,11 @@ def test_an_image_is_written_into_the_bpus_own_memory(bpu, opened, model):
         ({"output": standins.S8, "quanti": 0}, "without a scale"),
         ({"output": 4}, "output of type 4"),
         ({"bytes": 100}, "too few"),
+        ({"output": standins.S8, "per_class": 1, "axis": 0}, "1000 scales"),
+        ({"output": standins.S8, "per_class": 1, "axis": 9}, "1000 scales"),
+        ({"output": standins.S8, "per_class": 1, "axis": -1}, "1000 scales"),
     ],
-    ids=["unscaled", "type", "size"],
+    ids=["unscaled", "type", "size", "axis", "no axis", "negative axis"],
 )
 def test_outputs_that_are_no_logits_are_refused(bpu, opened, model, settings, reason):
     before = bpu["models"]
@@ -456,13 +459,10 @@ def test_a_hundred_thousand_inferences_leak_nothing(bpu, opened, model):
 
 
 @pytest.fixture
-def extension(bpu):
+def extension(bpu, monkeypatch):
     if NUMPY2:
         pytest.skip("needs numpy < 2")
-    monkeypatched = pytest.MonkeyPatch()
-    monkeypatched.setattr(hobot_dnn, "_networks", {})
-    yield
-    monkeypatched.undo()
+    monkeypatch.setattr(hobot_dnn, "_networks", {})
 
 
 def test_hobot_dnn_loads_a_file_once(bpu, extension, opened, model):

@@ -28,7 +28,6 @@ from efv2_ros import board
 from efv2_ros.classifier import Classified, Model, find_model
 from efv2_ros.engine import Engine
 from efv2_ros.errors import Efv2Error
-from efv2_ros.latency import END_TO_END
 from efv2_ros.node import parameters
 from efv2_ros.node.diagnostics import (
     BoardStatus,
@@ -192,18 +191,10 @@ class ClassifierNode(LifecycleNode):
     def _publish(self, outputs: Outputs, frame: Frame, outcome: Classified, waited: float) -> None:
         start = time.perf_counter()
         outputs.publish(frame, outcome)
-        published = time.perf_counter()
+        published = time.perf_counter() - start
         now = self.get_clock().now().nanoseconds
         self._statistics.classified(now)
-        latency = self._statistics.latency
-        latency.record("wait", waited)
-        latency.record("convert", outcome.convert)
-        latency.record("infer", outcome.infer)
-        latency.record("postprocess", outcome.postprocess)
-        latency.record("publish", published - start)
-        age = (now - frame.header.nanoseconds) / 1e9
-        if frame.header.nanoseconds and age >= 0:
-            latency.record(END_TO_END, age)
+        self._statistics.took(outcome, waited, published, now, frame.header.nanoseconds)
         outputs.publish_annotated(frame, outcome)
 
     def _drop(self, error: Exception) -> None:

@@ -15,7 +15,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.time import Time
 
 from efv2_ros import board
-from efv2_ros.classifier import Model
+from efv2_ros.classifier import Classified, Model
 from efv2_ros.latency import END_TO_END, STAGES, LatencyWindow
 
 _RATE_WINDOW = 10_000_000_000  # nanoseconds over which rates are averaged
@@ -54,6 +54,27 @@ class Statistics:
         """A result was published."""
         with self._lock:
             self._classified.add(now)
+
+    def took(
+        self, outcome: Classified, waited: float, published: float, now: int, stamp: int
+    ) -> None:
+        """How long each stage of a frame took.
+
+        Args:
+            outcome: Has the stages of the classifier.
+            waited: Seconds in the mailbox.
+            published: Seconds that publishing the result took.
+            now: The moment after, in nanoseconds of the node's clock.
+            stamp: The frame's own, alike; 0 where it has none.
+        """
+        record = self.latency.record
+        record("wait", waited)
+        record("convert", outcome.convert)
+        record("infer", outcome.infer)
+        record("postprocess", outcome.postprocess)
+        record("publish", published)
+        if stamp and now >= stamp:
+            record(END_TO_END, (now - stamp) / 1e9)
 
     def dropped(self, cause: str) -> None:
         """A frame got no result."""

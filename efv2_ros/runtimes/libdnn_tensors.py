@@ -189,6 +189,8 @@ def _by_axis(properties: TensorProperties, count: int, data: Any) -> NDArray[np.
     if count == 1:
         return numbers.reshape(())
     shape = [1] * properties.validShape.numDimensions
+    if not 0 <= properties.quantizeAxis < len(shape):
+        return numbers  # which fits no output that has a batch dimension, and so is refused
     shape[properties.quantizeAxis] = count
     return numbers.reshape(shape)
 

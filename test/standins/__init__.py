@@ -87,7 +87,8 @@ class Controls:
             self._library.standin_set(name.encode(), value)
 
     def reset(self) -> None:
-        self.set(**DEFAULTS, open_tasks=0)  # those that the stand-in for hobot_dnn loses
+        """Defaults again; what a test lost or misused is not the next one's."""
+        self.set(**DEFAULTS, open_tasks=0, wild_writes=0, reused_memory=0)
 
     def __getitem__(self, name: str) -> int:
         value: int = self._library.standin_get(name.encode())

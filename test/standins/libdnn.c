@@ -209,7 +209,7 @@ static void describe_output(Model *m, const char *text) {
   if (p->type == F32) return;
   float unit = p->type == S8 ? 1 / 8.f : p->type == S16 ? 1 / 2048.f : 1 / 1048576.f;
   p->quantiType = value_in(text, "quanti", 2);
-  p->quantizeAxis = 1;
+  p->quantizeAxis = value_in(text, "axis", 1);
   p->scale.scaleLen = per_class ? classes : 1;
   m->scales = malloc(classes * sizeof(float));
   for (int c = 0; c < classes; c++) m->scales[c] = per_class ? unit * (1 + c % 3) : unit;
