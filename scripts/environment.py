@@ -2,8 +2,8 @@
 
 The environment is a virtual environment in the user's cache, named by a hash of all that goes into
 it. Where a ROS 2 is sourced it is that ROS 2 plus what is missing; elsewhere it is ROS 2 from
-PyPI's wheels. Either way `vision_msgs` is generated from `scripts/vision_msgs` where the official
-package is not there, and `efv2_ros` is imported from the clone that holds this file.
+PyPI's wheels. Either way the interface packages in `scripts/interfaces` are generated where the
+official ones are not there, and `efv2_ros` is imported from the clone that holds this file.
 
 Only the standard library is used: this runs before anything is installed.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import functools
 import hashlib
 import importlib.util
 import inspect
@@ -25,14 +26,14 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 SCRIPTS = Path(__file__).resolve().parent
 CLONE = SCRIPTS.parent
 LOCK_FILE = SCRIPTS / "requirements.lock"
-VISION_MSGS = SCRIPTS / "vision_msgs"
+INTERFACES = SCRIPTS / "interfaces"
 DISTROS = ("kilted", "jazzy")
 COMPLETE = "efv2-complete"  # the file that marks a prefix as one of ours, built to its end
 
@@ -58,13 +59,13 @@ class Flavour:
         distro: The ROS 2 distribution's name.
         numpy2: Whether numpy 2 is wanted instead of what a board has.
         sourced: Prefix of the sourced ROS 2 to use; None for ROS 2 from PyPI's wheels.
-        has_vision_msgs: Whether the sourced ROS 2 has `vision_msgs`.
+        has: The packages of `scripts/interfaces` that the sourced ROS 2 has.
     """
 
     distro: str
     numpy2: bool = False
     sourced: str | None = None
-    has_vision_msgs: bool = False
+    has: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         numpy = "-numpy2" if self.numpy2 else ""
@@ -148,8 +149,17 @@ def sourced_flavour() -> Flavour | None:
     with_rclpy = [prefix for prefix in found if (prefix / "share" / "rclpy").is_dir()]
     if not (distro and with_rclpy and importlib.util.find_spec("rclpy")):
         return None
-    has_vision_msgs = any((prefix / "share" / "vision_msgs").is_dir() for prefix in found)
-    return Flavour(distro, sourced=str(with_rclpy[0]), has_vision_msgs=has_vision_msgs)
+    has = tuple(
+        package.name
+        for package in interface_packages()
+        if any((prefix / "share" / package.name).is_dir() for prefix in found)
+    )
+    return Flavour(distro, sourced=str(with_rclpy[0]), has=has)
+
+
+def interface_packages() -> list[Path]:
+    """The folders of the packages that may have to be generated."""
+    return sorted(manifest.parent for manifest in INTERFACES.glob("*/package.xml"))
 
 
 def cache_folder() -> Path:
@@ -229,7 +239,7 @@ def fingerprint(flavour: Flavour) -> str:
     """A short hash of all that goes into the environment."""
     inputs = [sys.version, sys.base_prefix, sysconfig.get_platform()]
     inputs += [repr(flavour), repr(flavour.pins()), inspect.getsource(Builder)]
-    for file in sorted(VISION_MSGS.rglob("*.*")):
+    for file in sorted(INTERFACES.rglob("*.*")):
         inputs += [file.name, file.read_text(encoding="utf-8")]
     return hashlib.sha256("\0".join(inputs).encode()).hexdigest()[:10]
 
@@ -274,7 +284,7 @@ def check_prerequisites(flavour: Flavour) -> None:
             f"PyPI's ROS 2 wheels are for Linux on x86_64; this is {platform.system()} on "
             f"{platform.machine()}. Source a ROS 2 first, e.g. source /opt/ros/humble/setup.bash"
         )
-    if flavour.has_vision_msgs:
+    if all(package.name in flavour.has for package in interface_packages()):
         return
     missing = [
         f"{what} ({' or '.join(names)})"
@@ -312,12 +322,15 @@ class Builder:
         Raises:
             EnvironmentFailure: A step failed.
         """
-        steps = [
+        steps: list[tuple[str, Callable[[], None]]] = [
             ("make a virtual environment", self.make_venv),
             ("install packages", self.install_packages),
         ]
-        if not self.flavour.has_vision_msgs:
-            steps.append(("build vision_msgs", self.build_vision_msgs))
+        steps += [
+            (f"build {package.name}", functools.partial(self.build_interfaces, package))
+            for package in interface_packages()
+            if package.name not in self.flavour.has
+        ]
         steps.append(("check", self.check))
         shutil.rmtree(self.prefix, ignore_errors=True)
         self.prefix.mkdir()
@@ -382,12 +395,12 @@ class Builder:
             if corrected != text:
                 file.write_text(corrected, encoding="utf-8")
 
-    def build_vision_msgs(self) -> None:
-        """Generate, compile and install the interface package into the environment's prefix."""
-        with tempfile.TemporaryDirectory(prefix="efv2-vision-msgs-") as build:
+    def build_interfaces(self, package: Path) -> None:
+        """Generate, compile and install an interface package into the environment's prefix."""
+        with tempfile.TemporaryDirectory(prefix=f"efv2-{package.name}-") as build:
             self.run(
                 "cmake",
-                *("-S", VISION_MSGS, "-B", build),
+                *("-S", package, "-B", build),
                 f"-DCMAKE_INSTALL_PREFIX={self.prefix}",
                 f"-DPYTHON_INSTALL_DIR={python_folder()}",  # Debian's default is another folder
                 f"-DPython3_EXECUTABLE={self.python}",

@@ -113,10 +113,11 @@ def test_sourced_ros_is_used_unless_another_is_asked_for(environment, monkeypatc
     assert not [pin for pin in sourced.pins()["rest"] if pin.startswith("ros-")]
 
     (tmp_path / "workspace" / "share" / "vision_msgs").mkdir(parents=True)
-    assert environment.choose_flavour(None, False).has_vision_msgs
+    assert environment.choose_flavour(None, False).has == ("vision_msgs",)
 
 
-def test_generated_vision_msgs_is_invisible_to_colcon():
+def test_generated_interfaces_are_invisible_to_colcon(environment):
     result = run("colcon", "list", "--base-paths", SCRIPTS)
     assert result.stdout == ""
-    assert (SCRIPTS / "vision_msgs" / "package.xml").exists()
+    names = [package.name for package in environment.interface_packages()]
+    assert names == ["hbm_img_msgs", "vision_msgs"]
