@@ -29,6 +29,7 @@ setup(
         share("package.xml"),
         share("launch/*.launch.py"),
         share("config/*.yaml"),
+        share("config/*.xml"),
         share("models/*.yaml"),
         share("models/*.md"),
         share("models/labels/*"),

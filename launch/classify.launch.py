@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -15,12 +16,14 @@ from launch.actions import (
     GroupAction,
     IncludeLaunchDescription,
     OpaqueFunction,
+    SetEnvironmentVariable,
 )
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch_ros.actions import Node, PushRosNamespace, SetRemap
 from launch_ros.parameter_descriptions import ParameterValue
 
 from efv2_ros.node.image_publisher import ENCODINGS
+from efv2_ros.node.middleware import image_profile
 from efv2_ros.node.parameters import PARAMETERS, Constraint, Settings
 from efv2_ros.resources import share_path
 
@@ -188,7 +191,9 @@ def start(context: LaunchContext, given: set[str]) -> list[LaunchDescriptionEnti
         respawn_delay=2.0,
         output="screen",
     )
-    return [classifier, *camera]
+    profile = image_profile(os.environ)
+    variables = [SetEnvironmentVariable(name, value) for name, value in profile.items()]
+    return [*variables, classifier, *camera]
 
 
 def start_camera(argument: Mapping[str, str]) -> tuple[list[LaunchDescriptionEntity], str]:

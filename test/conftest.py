@@ -38,13 +38,22 @@ def start(ros):
 
     with ExitStack() as stack:
 
-        def start(parameters, *, wait=True, environment=None, remappings=None, **publisher):
+        def start(
+            parameters,
+            *,
+            wait=True,
+            environment=None,
+            remappings=None,
+            log_level="info",
+            **publisher,
+        ):
             namespace = f"/test_{os.getpid()}_{next(_numbers)}"
             process = ClassifierProcess(
                 {"diagnostics_period": 0.2, **parameters},
                 namespace=namespace,
                 environment={**os.environ, **(environment or {})},
                 remappings=remappings,
+                log_level=log_level,
             )
             stack.enter_context(process)
             talker = Talker(ros.create_node("talker", namespace=namespace), process, **publisher)

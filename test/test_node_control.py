@@ -14,6 +14,7 @@ from rcl_interfaces.msg import ParameterType
 from rcl_interfaces.srv import SetParameters
 from rclpy.qos import ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CompressedImage
 from talker import SOON, as_messages
 from tiny_models import projection
 
@@ -496,7 +497,7 @@ def test_a_topic_without_publisher_is_warned_of_once_with_the_cure(start, models
 
 def test_the_wrong_type_is_warned_of_with_the_cure(start, models):
     process, talker = start(
-        {}, environment={"EFV2_MODEL_DIR": str(models)}, compressed=True, wait=False
+        {}, environment={"EFV2_MODEL_DIR": str(models)}, message_type=CompressedImage, wait=False
     )
     assert talker.spin_until(lambda: bool(talker.vision_info), SOON)
     talker.spin_for(5.0)

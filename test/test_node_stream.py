@@ -86,7 +86,8 @@ def test_the_photos_of_one_stream_differ(start, model, photos):
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
 def test_compressed_images(start, model, photos, suffix):
     _, talker = start(
-        {"model_path": model, "transport": "compressed", "queue_policy": "all"}, compressed=True
+        {"model_path": model, "transport": "compressed", "queue_policy": "all"},
+        message_type=CompressedImage,
     )
     classifier = offline(model)
     for number, photo in enumerate(photos):
@@ -224,7 +225,8 @@ def test_a_thousand_malformed_frames_among_a_hundred_good_ones(start, model, pho
 
 def test_broken_files_among_good_compressed_images(start, model, photos):
     _, talker = start(
-        {"model_path": model, "transport": "compressed", "queue_policy": "all"}, compressed=True
+        {"model_path": model, "transport": "compressed", "queue_policy": "all"},
+        message_type=CompressedImage,
     )
     jpeg = photos[0].read_bytes()
     broken = [

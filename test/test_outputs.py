@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
@@ -7,6 +8,7 @@ from tiny_models import projection
 
 from efv2_ros.classifier import Classifier, ModelRequest, load_model
 from efv2_ros.node.outputs import Outputs
+from efv2_ros.vision.annotate import BgrConverter
 from efv2_ros.vision.photo import read_photo
 
 
@@ -38,7 +40,7 @@ def test_nothing_is_drawn_while_nobody_looks(node, tmp_path, photos, monkeypatch
     def draw(*_):
         raise AssertionError("drawn for nobody")
 
-    monkeypatch.setattr("efv2_ros.node.outputs.to_bgr", draw)
+    monkeypatch.setattr(BgrConverter, "__call__", draw)
     frame = read_photo(photos[0])
     path = projection(tmp_path / "m.onnx")
     result = Classifier(load_model(ModelRequest(model_path=str(path)))).classify(frame)
@@ -47,3 +49,29 @@ def test_nothing_is_drawn_while_nobody_looks(node, tmp_path, photos, monkeypatch
     monkeypatch.setattr(LifecyclePublisher, "get_subscription_count", lambda self: 1)
     with pytest.raises(AssertionError, match="nobody"):
         outputs.publish_annotated(frame, result)
+
+
+def test_every_annotated_image_is_drawn_in_the_same_memory(node, tmp_path, photos, monkeypatch):
+    published, memories = [], []
+
+    def publish(_, message):
+        published.append((message.header.frame_id, message.width, message.data.tobytes()))
+        memories.append(message.data)
+
+    monkeypatch.setattr(LifecyclePublisher, "publish", publish)
+    monkeypatch.setattr(LifecyclePublisher, "get_subscription_count", lambda self: 1)
+    outputs = Outputs(node)
+    path = projection(tmp_path / "m.onnx")
+    classifier = Classifier(load_model(ModelRequest(model_path=str(path))))
+    frames = [read_photo(photo) for photo in photos]
+    frames = [frames[0], frames[0], *frames]
+    for frame in frames:
+        outputs.publish_annotated(frame, classifier.classify(frame))
+    assert memories[0] is memories[1]
+    for frame, (frame_id, width, pixels) in zip(frames, published, strict=True):
+        assert (frame_id, width) == (frame.header.frame_id, frame.width)
+        shown = np.frombuffer(pixels, np.uint8).reshape(frame.height, -1)
+        original = frame.data.reshape(frame.height, -1)
+        changed = (shown != original).any(axis=1)
+        assert changed[: frame.height // 2].any()
+        assert not changed[frame.height // 2 :].any()

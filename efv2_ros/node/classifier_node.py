@@ -39,10 +39,12 @@ from efv2_ros.node.diagnostics import (
 )
 from efv2_ros.node.download_log import DownloadLog
 from efv2_ros.node.failures import cause_of, explained
+from efv2_ros.node.memory import keep_memory, return_memory
 from efv2_ros.node.outputs import Outputs
 from efv2_ros.node.parameters import PARAMETERS, Change, Settings
 from efv2_ros.node.source import ImageSource
 from efv2_ros.node.stamps import StampOrder
+from efv2_ros.node.transports import TRANSPORTS
 from efv2_ros.runtimes.base import DeviceLostError
 from efv2_ros.vision.frame import Frame
 from efv2_ros.vision.nv12 import check
@@ -93,6 +95,7 @@ class ClassifierNode(LifecycleNode):
         """Load the model and create what publishes; FAILURE, with one sentence, when it cannot."""
         try:
             self._settings = self._running = parameters.read(self)
+            TRANSPORTS[self._settings.transport].message_type()  # missing, it is missed here
             self._engine = Engine(
                 self._settings.model_request(),
                 self._settings.view_options(),
@@ -363,9 +366,10 @@ class ClassifierNode(LifecycleNode):
 def main(args: list[str] | None = None) -> int:
     """Run the node until it is told to stop."""
     cv2.setNumThreads(1)  # threads cost more than they bring at the sizes the node works on
+    memory = keep_memory()  # before the middleware allocates
     rclpy.init(args=args)
     try:
-        _run()
+        _run(memory)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except ParameterException as error:
@@ -379,9 +383,12 @@ def main(args: list[str] | None = None) -> int:
     return 0
 
 
-def _run() -> None:
+def _run(memory: str) -> None:
     node = ClassifierNode()
     try:
+        if not node.get_parameter("keep_memory").value:
+            memory = return_memory()
+        node.get_logger().debug(memory)
         if node.get_parameter("autostart").value:
             node.start()
         rclpy.spin(node)

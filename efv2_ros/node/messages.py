@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Time
+from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header as HeaderMessage
 from vision_msgs.msg import Classification, LabelInfo, ObjectHypothesis, VisionClass, VisionInfo
 
+from efv2_ros.node.cdr import CdrReader
 from efv2_ros.vision.frame import Frame, FrameError, Header
 from efv2_ros.vision.postprocess import Prediction
+
+_HBM_ENCODING = 12
+"""Bytes of an HbmMsg's encoding."""
 
 
 def frame_from_image(message: Image) -> Frame:
@@ -28,6 +34,21 @@ def frame_from_image(message: Image) -> Frame:
     )
 
 
+def frame_from_serialized_image(message: bytes) -> Frame:
+    """View a serialized Image; the frame keeps its bytes alive.
+
+    Raises:
+        FrameError: `message`, when it is cut off or one of its lengths lies.
+    """
+    reader = CdrReader(message)
+    header = _read_header(reader)
+    height, width = reader.words("II")
+    encoding = reader.string()
+    is_bigendian = bool(reader.byte())
+    (step,) = reader.words("I")
+    return Frame(header, encoding, reader.sequence(), height, width, step, is_bigendian)
+
+
 def frame_from_compressed(message: CompressedImage) -> Frame:
     """View a CompressedImage holding a JPEG or PNG file.
 
@@ -35,16 +56,58 @@ def frame_from_compressed(message: CompressedImage) -> Frame:
     from image_transport.
 
     Raises:
-        FrameError: Another format, as compressedDepth.
+        FrameError: `encoding`: another format, as compressedDepth.
     """
-    words = message.format.lower().replace(";", " ").split()
-    for encoding, names in (("jpeg", ("jpeg", "jpg")), ("png", ("png",))):
-        if any(name in words for name in names):
-            data = np.frombuffer(message.data, np.uint8)
-            return Frame(header=_header(message.header), encoding=encoding, data=data)
-    raise FrameError(
-        "encoding", f"CompressedImage format '{message.format}' is neither jpeg nor png"
+    data = np.frombuffer(message.data, np.uint8)
+    return Frame(_header(message.header), _file_encoding(message.format), data)
+
+
+def frame_from_serialized_compressed(message: bytes) -> Frame:
+    """View a serialized CompressedImage; see `frame_from_compressed`.
+
+    Raises:
+        FrameError: `encoding`, or `message` when it is cut off or one of its lengths lies.
+    """
+    reader = CdrReader(message)
+    header = _read_header(reader)
+    encoding = _file_encoding(reader.string())
+    return Frame(header, encoding, reader.sequence())
+
+
+def frame_from_hbm(message: Any, frame_id: str) -> Frame:
+    """View an HbmMsg480P, 540P or 1080P: D-Robotics' images for shared memory.
+
+    Args:
+        message: The message.
+        frame_id: For the header, which the message has not.
+
+    Raises:
+        FrameError: `data`, when the message says it has more than it can hold.
+    """
+    stamp = message.time_stamp
+    return _hbm_frame(
+        Header(stamp.sec, stamp.nanosec, frame_id),
+        (message.height, message.width, message.data_size, message.step),
+        bytes(message.encoding).partition(b"\0")[0].decode("utf-8", "replace"),
+        np.asarray(message.data),
     )
+
+
+def frame_from_serialized_hbm(message: bytes, frame_id: str, *, max_size: int) -> Frame:
+    """View a serialized HbmMsg; see `frame_from_hbm`.
+
+    Args:
+        message: The message.
+        frame_id: For the header, which the message has not.
+        max_size: Bytes of data that every message of its type has.
+
+    Raises:
+        FrameError: `data`, or `message` when it is cut off.
+    """
+    reader = CdrReader(message)
+    _, sec, nanosec, *sizes = reader.words("iiIIIII")
+    encoding = reader.characters(_HBM_ENCODING)
+    return _hbm_frame(Header(sec, nanosec, frame_id), sizes, encoding, reader.octets(max_size))
 
 
 def image(frame: Frame) -> Image:
@@ -57,8 +120,8 @@ def image(frame: Frame) -> Image:
         is_bigendian=int(frame.is_bigendian),
         step=frame.step,
     )
-    # rclpy takes an array.array as it is; bytes would be checked one by one.
-    message.data = array("B", frame.data.tobytes())
+    message.data = array("B")
+    message.data.frombytes(frame.data)
     return message
 
 
@@ -94,6 +157,29 @@ class ClassificationMessage:
         return message
 
 
+class PictureMessage:
+    """A bgr8 Image whose pixels are drawn where they are published from.
+
+    Not thread-safe; what it returns is valid until the next call.
+    """
+
+    def __init__(self) -> None:
+        self._message = Image(encoding="bgr8")
+
+    def allocate(self, height: int, width: int) -> NDArray[np.uint8]:
+        """The pixels of a picture of this size, from now on: uint8, (height, width, 3)."""
+        message = self._message
+        message.height, message.width, message.step = height, width, 3 * width
+        # rclpy takes an array.array as it is; bytes would be checked one by one.
+        message.data = array("B", bytes(height * width * 3))
+        return np.frombuffer(message.data, np.uint8).reshape(height, width, 3)
+
+    def stamped(self, header: Header) -> Image:
+        """The message, with the header of the image that was drawn on."""
+        self._message.header = header_message(header)
+        return self._message
+
+
 def vision_info(stamp: Time, method: str, location: str, version: int) -> VisionInfo:
     """What classifies, and where the meaning of its class ids is found."""
     return VisionInfo(
@@ -117,3 +203,27 @@ def label_info(stamp: Time, labels: Sequence[str], threshold: float) -> LabelInf
 
 def _header(message: HeaderMessage) -> Header:
     return Header(message.stamp.sec, message.stamp.nanosec, message.frame_id)
+
+
+def _read_header(reader: CdrReader) -> Header:
+    sec, nanosec = reader.words("iI")
+    return Header(sec, nanosec, reader.string())
+
+
+def _file_encoding(format: str) -> str:
+    words = format.lower().replace(";", " ").split()
+    for encoding, names in (("jpeg", ("jpeg", "jpg")), ("png", ("png",))):
+        if any(name in words for name in names):
+            return encoding
+    raise FrameError("encoding", f"CompressedImage format '{format}' is neither jpeg nor png")
+
+
+def _hbm_frame(
+    header: Header, sizes: Sequence[int], encoding: str, data: NDArray[np.uint8]
+) -> Frame:
+    height, width, data_size, step = sizes
+    if data_size > data.size:
+        raise FrameError(
+            "data", f"the message says it has {data_size} bytes of data, but it holds {data.size}"
+        )
+    return Frame(header, encoding, data[:data_size], height, width, step)

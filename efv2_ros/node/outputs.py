@@ -12,7 +12,7 @@ from vision_msgs.msg import Classification, LabelInfo, VisionInfo
 
 from efv2_ros.classifier import Classified, Classifier, Model
 from efv2_ros.node import messages
-from efv2_ros.vision.annotate import annotate, bgr_frame, to_bgr
+from efv2_ros.vision.annotate import BgrConverter, annotate
 from efv2_ros.vision.frame import Frame
 
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -25,6 +25,8 @@ class Outputs:
         self._node = node
         self._publishers: list[LifecyclePublisher] = []
         self._result = messages.ClassificationMessage()
+        self._picture = messages.PictureMessage()
+        self._to_bgr = BgrConverter(self._picture.allocate)
         self._announced: tuple[Model, float] | None = None
         self._labels_version = 0
         self._announcing = threading.Lock()
@@ -74,9 +76,8 @@ class Outputs:
         """Publish the image with its results drawn in, if anybody looks."""
         if not self._annotated.get_subscription_count():
             return
-        picture = to_bgr(frame)
-        annotate(picture, outcome.lines())
-        self._annotated.publish(messages.image(bgr_frame(frame.header, picture)))
+        annotate(self._to_bgr(frame), outcome.lines())
+        self._annotated.publish(self._picture.stamped(frame.header))
 
     def _create(self, kind: type, name: str, qos: Any) -> LifecyclePublisher:
         publisher = self._node.create_lifecycle_publisher(kind, f"~/{name}", qos)

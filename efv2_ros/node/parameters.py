@@ -11,6 +11,7 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 
 from efv2_ros.classifier import ModelRequest, ViewOptions, parse_rgb
+from efv2_ros.node.transports import TRANSPORTS
 from efv2_ros.pipeline import QueuePolicy
 from efv2_ros.runtimes.base import RUNTIMES
 from efv2_ros.vision.nv12 import Fit, InputRange, Roi
@@ -120,9 +121,22 @@ class Settings:
     )
     transport: str = _parameter(
         "raw",
-        "Type of the image topic: raw is sensor_msgs/Image, compressed CompressedImage",
+        "Type of the image topic: raw is sensor_msgs/Image, compressed CompressedImage, the rest "
+        "hbm_img_msgs/HbmMsg480P, 540P and 1080P of D-Robotics' cameras",
         _UNCONFIGURED,
-        choices=("raw", "compressed"),
+        choices=tuple(TRANSPORTS),
+    )
+    subscription: str = _parameter(
+        "serialized",
+        "serialized reads images where they lie in the message as it came; typed lets rclpy "
+        "unpack the message first, which copies every pixel",
+        _UNCONFIGURED,
+        choices=("serialized", "typed"),
+    )
+    frame_id: str = _parameter(
+        "camera",
+        "frame_id of the results for images without a header, as hbm_img_msgs'",
+        _UNCONFIGURED,
     )
     fit: Fit = _parameter(
         "crop",
@@ -177,6 +191,12 @@ class Settings:
         "Seconds without a frame after which the stream is reported as stale",
         _ALWAYS,
         span=(0.1, 3600.0),
+    )
+    keep_memory: bool = _parameter(
+        True,
+        "Let glibc keep up to 256 MB of freed memory for the next images instead of returning it "
+        "to the system each time",
+        _START,
     )
     autostart: bool = _parameter(True, "Configure and activate without being told to", _START)
 

@@ -19,12 +19,13 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import Image
 from vision_msgs.msg import Classification, LabelInfo, VisionInfo
 
 from efv2_ros.latency import END_TO_END, STAGES, Percentiles
 from efv2_ros.node import messages
 from efv2_ros.node.diagnostics import latency_key
+from efv2_ros.node.middleware import image_profile
 from efv2_ros.vision.frame import Frame
 
 NODE_NAME = "efv2_classifier"
@@ -38,6 +39,7 @@ class ClassifierProcess:
         remappings: Topics to remap, by their name in the node.
         namespace: The node's namespace.
         environment: The process's environment; None for this one's.
+        log_level: Least severity to log.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class ClassifierProcess:
         remappings: Mapping[str, str] | None = None,
         namespace: str = "",
         environment: Mapping[str, str] | None = None,
+        log_level: str = "info",
     ) -> None:
         command = [sys.executable, "-m", "efv2_ros.node.classifier_node", "--ros-args"]
         for name, value in parameters.items():
@@ -56,6 +59,9 @@ class ClassifierProcess:
         if namespace:
             command += ["-r", f"__ns:={namespace}"]
         self.name = f"{namespace.rstrip('/')}/{NODE_NAME}"
+        # Of the node alone: ROS's own debug output is long.
+        logger = self.name.lstrip("/").replace("/", ".")
+        command += ["--log-level", f"{logger}:={log_level}"]
         # A pipe that nobody reads would fill and block the node.
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self._process = subprocess.Popen(
@@ -104,7 +110,7 @@ class Listener:
         node: The node to listen with.
         classifier: Full name of the classifier node.
         topic: Topic to publish images on.
-        compressed: Publish CompressedImage instead of Image.
+        message_type: Type of the images.
         reliability: Of the images.
         depth: Of the images.
     """
@@ -115,7 +121,7 @@ class Listener:
         classifier: str = f"/{NODE_NAME}",
         *,
         topic: str = "image",
-        compressed: bool = False,
+        message_type: type = Image,
         reliability: ReliabilityPolicy = ReliabilityPolicy.RELIABLE,
         depth: int = 10,
     ) -> None:
@@ -141,7 +147,7 @@ class Listener:
         )
         node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
         self.images = node.create_publisher(
-            CompressedImage if compressed else Image,
+            message_type,
             topic,
             QoSProfile(depth=depth, reliability=reliability),
         )
@@ -227,6 +233,7 @@ def session(
         parameters: Parameters of the classifier.
     """
     namespace = f"/efv2_{name}_{os.getpid()}"
+    os.environ.update(image_profile(os.environ))
     rclpy.init()
     try:
         with ClassifierProcess(parameters, namespace=namespace) as process:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
-from sensor_msgs.msg import CompressedImage, Image
 
-from efv2_ros.node import messages
 from efv2_ros.node.parameters import Settings
+from efv2_ros.node.transports import TRANSPORTS
 from efv2_ros.vision.frame import Frame
 
 try:
@@ -20,15 +20,6 @@ except ImportError:  # Humble
 
 _TOPIC = "image"
 _PATIENCE = 3.0  # seconds in which publishers are normally discovered
-
-_KINDS: dict[str, tuple[type, Callable[[Any], Frame], str]] = {
-    "raw": (Image, messages.frame_from_image, "sensor_msgs/msg/Image"),
-    "compressed": (
-        CompressedImage,
-        messages.frame_from_compressed,
-        "sensor_msgs/msg/CompressedImage",
-    ),
-}
 
 
 def image_qos(settings: Settings) -> QoSProfile:
@@ -54,7 +45,7 @@ class ImageSource:
 
     Args:
         node: The node to subscribe with.
-        settings: Transport and QoS.
+        settings: Transport, kind of subscription and QoS.
         received: Called for each message, before it is looked at.
         frame: Called with each frame; what it raises goes to `fault`.
         fault: Called with the reason a message is no frame, or one that cannot be taken.
@@ -73,13 +64,18 @@ class ImageSource:
         self._received, self._frame, self._fault = received, frame, fault
         self._asked_at: float | None = None
         self._warned: set[str] = set()
-        self._message_type, self._view, self._type_name = _KINDS[settings.transport]
+        transport, serialized = TRANSPORTS[settings.transport], settings.subscription != "typed"
+        self._type_name = transport.type_name
+        self._view = transport.from_serialized if serialized else transport.from_message
+        if not transport.has_header:
+            self._view = partial(self._view, frame_id=settings.frame_id)
         self._subscription = node.create_subscription(
-            self._message_type,
+            transport.message_type(),
             _TOPIC,
             self._on_message,
             image_qos(settings),
             event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible),
+            raw=serialized,
         )
 
     @property
@@ -127,7 +123,7 @@ class ImageSource:
                    f"of its images arrive: {cure}")  # fmt: skip
 
     def _suggestion(self) -> str:
-        known = {kind[2]: transport for transport, kind in _KINDS.items()}
+        known = {each.type_name: name for name, each in TRANSPORTS.items()}
         seen = [
             f"{name} (transport:={known[types[0]]})"
             for name, types in self._node.get_topic_names_and_types()
@@ -141,9 +137,9 @@ class ImageSource:
         return f"Images are on {', '.join(sorted(seen))}: set image_topic, or remap `{_TOPIC}`"
 
     def _type_cure(self, types: set[str]) -> str:
-        for transport, (_, _, name) in _KINDS.items():
-            if name in types:
-                return f"Start with transport:={transport}"
+        for name, transport in TRANSPORTS.items():
+            if transport.type_name in types:
+                return f"Start with transport:={name}"
         return f"Remap `{_TOPIC}` to a topic of images"
 
     def _warn(self, cause: str, sentence: str) -> None:

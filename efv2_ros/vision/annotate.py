@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cv2
@@ -25,31 +25,62 @@ _SHADE = 0.3
 """Brightness left behind the text: white on at most 77 of 255 has a contrast above 9:1."""
 
 
-def to_bgr(frame: Frame) -> NDArray[np.uint8]:
-    """The whole frame as a BGR picture of its own, for display.
+class BgrConverter:
+    """Makes BGR pictures for display, all of the same size in the same memory.
 
     YUV is shown as BT.601 limited range, which is all that OpenCV converts: a full-range source
     looks a little harder than it is.
 
-    Returns:
-        uint8 of shape (height, width, 3), C-contiguous and writable; a compressed photo upright.
+    Args:
+        allocate: Makes the memory for a picture: uint8 of shape (height, width, 3), writable,
+            C-contiguous.
+    """
+
+    def __init__(self, allocate: Callable[[int, int], NDArray[np.uint8]]) -> None:
+        self._allocate = allocate
+        self._picture = np.empty((0, 0, 3), np.uint8)
+
+    def __call__(self, frame: Frame) -> NDArray[np.uint8]:
+        """The whole frame; a compressed photo upright.
+
+        Returns:
+            uint8 of shape (height, width, 3), valid until the next call.
+
+        Raises:
+            FrameError: The frame is not a picture that can be read.
+        """
+        if frame.encoding in COMPRESSED:
+            decoded = decode(frame.data, read_header(frame.data))
+            picture = self._memory(*decoded.shape[:2])
+            np.copyto(picture, decoded)
+            return picture
+        pixels = pixel_format(frame)
+        rows: NDArray[Any] = view(frame, pixels)
+        picture = self._memory(frame.height, frame.width)
+        if pixels.to_bgr is None:
+            np.copyto(picture, rows)
+            return picture
+        if pixels.kind == "mono16":
+            rows = cv2.extractChannel(rows, 0 if frame.is_bigendian else 1)
+        try:
+            cv2.cvtColor(rows, pixels.to_bgr, picture)
+        except cv2.error as error:
+            raise FrameError("decode", f"OpenCV cannot convert the image: {error}") from error
+        return picture
+
+    def _memory(self, height: int, width: int) -> NDArray[np.uint8]:
+        if self._picture.shape[:2] != (height, width):
+            self._picture = self._allocate(height, width)
+        return self._picture
+
+
+def to_bgr(frame: Frame) -> NDArray[np.uint8]:
+    """The whole frame as a BGR picture of its own; see `BgrConverter`.
 
     Raises:
         FrameError: The frame is not a picture that can be read.
     """
-    if frame.encoding in COMPRESSED:
-        return decode(frame.data, read_header(frame.data))
-    pixels = pixel_format(frame)
-    rows = view(frame, pixels)
-    if pixels.to_bgr is None:
-        return rows.copy()
-    if pixels.kind == "mono16":
-        rows = rows[:, :, 0 if frame.is_bigendian else 1].copy()
-    try:
-        image: NDArray[Any] = cv2.cvtColor(rows, pixels.to_bgr)
-    except cv2.error as error:
-        raise FrameError("decode", f"OpenCV cannot convert the image: {error}") from error
-    return image
+    return BgrConverter(lambda height, width: np.empty((height, width, 3), np.uint8))(frame)
 
 
 def bgr_frame(header: Header, bgr: NDArray[np.uint8]) -> Frame:

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-FrameFault = Literal["encoding", "size", "step", "data", "decode", "roi", "stamp"]
+FrameFault = Literal["message", "encoding", "size", "step", "data", "decode", "roi", "stamp"]
 """Why a frame cannot be classified; the key under which diagnostics count it."""
 
 

@@ -1,0 +1,27 @@
+"""Fast DDS's shared memory, made large enough for images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from efv2_ros.resources import share_path
+
+VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+"""What names Fast DDS's profiles, in its version 3 (Kilted) and before."""
+
+_FILES = ("DEFAULT_FASTDDS_PROFILES.xml", "DEFAULT_FASTRTPS_PROFILES.xml")
+"""What Fast DDS reads besides, from the working folder."""
+
+
+def image_profile(environment: Mapping[str, str]) -> dict[str, str]:
+    """Variables with which a process takes and publishes images by `config/fastdds_images.xml`.
+
+    Args:
+        environment: The variables there are; nothing is added to a profile of the user's own.
+    """
+    if any(environment.get(each) for each in VARIABLES) or any(
+        Path(each).exists() for each in _FILES
+    ):
+        return {}
+    return dict.fromkeys(VARIABLES, str(share_path("config", "fastdds_images.xml")))
