@@ -21,6 +21,7 @@ from rcl_interfaces.msg import Parameter as ParameterMessage
 from rcl_interfaces.srv import GetParameters
 from rclpy.parameter import Parameter
 
+from efv2_ros.node.middleware import VARIABLES
 from efv2_ros.node.parameters import PARAMETERS, Settings
 from efv2_ros.node.session import Listener
 
@@ -74,6 +75,20 @@ class Launch:
                 return match
             time.sleep(0.05)
         raise AssertionError(f"no {pattern} in\n{self.output.read_text()}")
+
+
+def profiles_of_nodes(launch):
+    """What names Fast DDS's profile in the processes of the classifier and of its camera."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_text()
+            if os.getsid(int(process.name)) == launch.process.pid and "--ros-args" in command:
+                lines = (process / "environ").read_text().split("\0")
+                found.append({line for line in lines if "_DEFAULT_PROFILES_FILE" in line})
+        except OSError:
+            continue  # it is gone
+    return found
 
 
 def parameters_of(listener, node_name, names):
@@ -140,8 +155,12 @@ def test_photos_are_classified_with_the_parameters_given(ros, environment, tmp_p
                  "qos_reliability"],
             )  # fmt: skip
             topics = dict(listener.node.get_topic_names_and_types())
+            profiles = profiles_of_nodes(launch)
     finally:
         listener.close()
+    share = Path(environment["COLCON_CURRENT_PREFIX"], "efv2_ros", "share", "efv2_ros")
+    profile = {f"{each}={share / 'config' / 'fastdds_images.xml'}" for each in VARIABLES}
+    assert profiles == [profile, profile]
     assert values == {
         "top_k": 4,
         "fit": "letterbox",
