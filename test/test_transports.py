@@ -166,6 +166,8 @@ def test_a_shared_memory_image_is_what_rclpy_reads(order, transport):
         assert_same(frame, expected)
         assert frame.header.frame_id == "here"
         assert frame.data.size == message.data_size
+        fields = message.height, message.width, message.step, message.time_stamp.sec
+        assert (frame.height, frame.width, frame.step, frame.header.sec) == fields
     assert message.data.size == kind.MAX_SIZE
 
 
