@@ -94,6 +94,8 @@ class ViewOptions:
         fit: How a frame fills the model's input.
         roi: Part of the frame to classify.
         input_range: Range of the camera's own YUV.
+        antialias: Take means where a frame shrinks; without, detail too fine for the model's
+            input shows as detail that is not there.
         top_k: Most results a frame.
         score_threshold: Results with a lower score are left out.
     """
@@ -101,6 +103,7 @@ class ViewOptions:
     fit: Fit = "crop"
     roi: Roi | None = None
     input_range: InputRange = "auto"
+    antialias: bool = True
     top_k: int = 5
     score_threshold: float = 0.0
 
@@ -258,6 +261,7 @@ class _Lane:
             roi=options.roi,
             nv12_range=image.nv12_range,
             input_range=options.input_range,
+            antialias=options.antialias,
         )
         self.top_k = TopK(model.runtime.info.classes, options.top_k, options.score_threshold)
 

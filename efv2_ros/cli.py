@@ -63,6 +63,12 @@ for _command in (models, bench, perf):
     help="Part of the photo to classify, in pixels.",
 )
 @click.option(
+    "--antialias/--no-antialias",
+    default=True,
+    show_default=True,
+    help="Take means where a photo shrinks.",
+)
+@click.option(
     "--top-k",
     default=5,
     show_default=True,
@@ -88,6 +94,7 @@ def classify(
     photos: tuple[Path, ...],
     fit: Any,
     roi: Roi | None,
+    antialias: bool,
     top_k: int,
     threshold: float,
     as_json: bool,
@@ -100,7 +107,7 @@ def classify(
     files = find_photos(photos)
     with download_bar() as progress:
         model = load_model(split_request(options), progress)
-    view = ViewOptions(fit, roi, "auto", top_k, threshold)
+    view = ViewOptions(fit, roi, antialias=antialias, top_k=top_k, score_threshold=threshold)
     classifier = Classifier(model, view)
     if model.file.untrained:
         messages.print(

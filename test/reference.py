@@ -26,6 +26,51 @@ def bilinear(plane, xs, ys):
     return plane
 
 
+def shrinks(positions):
+    """Whether samples at these positions lie more than a pixel apart."""
+    return len(positions) > 1 and positions[1] - positions[0] > 1 + 1e-9
+
+
+def antialiased(plane, xs, ys):
+    """Bilinear samples on a grid twice as fine along axes that shrink, then the mean of pairs."""
+
+    def refined(positions):
+        quarter = (positions[1] - positions[0]) / 4
+        return np.stack([positions - quarter, positions + quarter], 1).ravel()
+
+    both = [(refined(each), 2) if shrinks(each) else (each, 1) for each in (xs, ys)]
+    (fine_xs, across), (fine_ys, down) = both
+    fine = bilinear(plane, fine_xs, fine_ys)
+    blocks = fine.reshape(len(ys), down, len(xs), across, *fine.shape[2:])
+    return blocks.mean(axis=(1, 3))
+
+
+def cubic(distance):
+    """The cubic convolution kernel with a = -0.5.
+
+    Keys, Cubic Convolution Interpolation for Digital Image Processing, 1981, equation 15.
+    """
+    x = np.abs(distance)
+    near = 1.5 * x**3 - 2.5 * x**2 + 1
+    far = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+    return np.where(x < 1, near, np.where(x < 2, far, 0.0))
+
+
+def bicubic(plane, xs, ys):
+    """Bicubic samples with the kernel as wide as an output pixel, as PIL's resize takes them.
+
+    Pillow, src/libImaging/Resample.c, precompute_coeffs: weights beyond the edges are left out
+    and the rest add up to 1.
+    """
+    plane = np.asarray(plane, np.float64)
+    for axis, positions in ((0, ys), (1, xs)):
+        width = max(1.0, positions[1] - positions[0])
+        weights = cubic((np.arange(plane.shape[axis]) - positions[:, np.newaxis]) / width)
+        weights /= weights.sum(axis=1, keepdims=True)
+        plane = np.moveaxis(np.tensordot(weights, plane, (1, axis)), 0, axis)
+    return plane
+
+
 def timm_size(width, height, size, crop_pct):
     """Size before the centre crop of timm's eval transform for a square model."""
     short = math.floor(size / crop_pct)
@@ -106,21 +151,21 @@ def half_positions(places, divisor):
     return (middles + 0.5) / divisor - 0.5
 
 
-def sampled_rgb(rgb, where):
+def sampled_rgb(rgb, where, sample=bilinear):
     """Y, U, V of the picture's part of the output for an RGB source."""
     xs, ys, _, _ = where
-    y, u, v = rgb_to_yuv(bilinear(rgb, xs, ys))
+    y, u, v = rgb_to_yuv(sample(rgb, xs, ys))
     return y, mean_2x2(u), mean_2x2(v)
 
 
-def sampled_yuv(y, u, v, where):
+def sampled_yuv(y, u, v, where, sample=bilinear):
     """The same for a source with planes of its own; u and v may be subsampled."""
     xs, ys, _, _ = where
     divisor_y, divisor_x = (round(a / b) for a, b in zip(y.shape, u.shape, strict=True))
-    chroma = bilinear(
+    chroma = sample(
         np.stack([u, v], -1), half_positions(xs, divisor_x), half_positions(ys, divisor_y)
     )
-    return bilinear(y, xs, ys), chroma[..., 0], chroma[..., 1]
+    return sample(y, xs, ys), chroma[..., 0], chroma[..., 1]
 
 
 def assemble(planes, where, width, height, grey=127.0):
@@ -154,3 +199,16 @@ def picture(width, height, seed=0, blob=12):
     xs = np.linspace(0, cells.shape[1] - 1, width)
     ys = np.linspace(0, cells.shape[0] - 1, height)
     return np.rint(bilinear(cells, xs, ys)).astype(np.uint8)
+
+
+def detailed_picture(width, height, seed=0):
+    """An RGB picture, uint8, as rich in detail as photos: noise of amplitude 1/f, and stripes."""
+    random = np.random.default_rng(seed)
+    frequency = np.hypot(np.fft.fftfreq(height)[:, np.newaxis], np.fft.rfftfreq(width))
+    frequency[0, 0] = np.inf
+    noise = random.standard_normal((2, 3, *frequency.shape)) / frequency
+    natural = np.fft.irfft2(noise[0] + 1j * noise[1], (height, width))
+    rows, columns = np.mgrid[:height, :width]
+    stripes = np.where((columns + 2 * rows) // 97 % 2, 20, -20)
+    picture = 128 + 40 * natural / natural.std() + stripes
+    return np.clip(np.rint(np.moveaxis(picture, 0, -1)), 0, 255).astype(np.uint8)

@@ -218,13 +218,14 @@ def test_an_engine_has_as_many_workers_as_slots(tmp_path):
         {"fit": "letterbox"},
         {"roi": Roi(0, 0, 32, 16)},
         {"input_range": "full"},
+        {"antialias": False},
     ],
 )
 @pytest.mark.parametrize("nv12_range", ["full", "limited"])
 def test_every_option_reaches_the_pixels(tmp_path, options, nv12_range):
     model = load_model(request(projection(tmp_path / "m.onnx"), nv12_range=nv12_range))
-    data = np.random.RandomState(0).randint(0, 256, 64 * 48 * 3 // 2, np.uint8)
-    frame = Frame(Header(), "nv12", data, 48, 64, 64)
+    data = np.random.RandomState(0).randint(0, 256, 640 * 480 * 3 // 2, np.uint8)
+    frame = Frame(Header(), "nv12", data, 480, 640, 640)
     prediction = Classifier(model, ViewOptions(top_k=1000, **options)).classify(frame).prediction
     nv12 = Nv12Converter(nv12_range=nv12_range, **options).convert(frame)
     order = np.argsort(-model.runtime.infer(nv12), kind="stable")

@@ -33,11 +33,11 @@ def model(tmp_path):
 
 
 def test_json_is_what_the_classifier_says(run, model, photos):
-    arguments = ["--fit", "letterbox", "--roi", "10,20,200,100", "--top-k", 3]
+    arguments = ["--fit", "letterbox", "--roi", "10,20,400,250", "--no-antialias", "--top-k", 3]
     reports = json.loads(run("classify", *photos, "--model", model, "--json", *arguments).stdout)
     classifier = Classifier(
         load_model(ModelRequest(model_path=str(model))),
-        ViewOptions(fit="letterbox", roi=Roi(10, 20, 200, 100), top_k=3),
+        ViewOptions(fit="letterbox", roi=Roi(10, 20, 400, 250), antialias=False, top_k=3),
     )
     for report, photo in zip(reports, photos, strict=True):
         prediction = classifier.classify(read_photo(photo)).prediction

@@ -36,6 +36,11 @@ WORST = 2.6
 # Rounding errors alone are uniform within +-0.5, so 0.25 on average for one step.
 MEAN = 0.5
 
+SAMPLING = {False: reference.bilinear, True: reference.antialiased}
+both_samplings = pytest.mark.parametrize("antialias", SAMPLING, ids=["plain", "antialias"])
+# Means round to a level once more.
+WORSE = {False: WORST, True: WORST + 0.5}
+
 
 def frame_of(encoding, array, width, height, step=None, big_endian=False):
     data = np.frombuffer(np.ascontiguousarray(array).tobytes(), np.uint8)
@@ -97,23 +102,27 @@ def packed_frame(encoding, y, u, v):
 
 
 @pytest.mark.numpy2
+@both_samplings
 @pytest.mark.parametrize("nv12_range", RANGES)
 @pytest.mark.parametrize("fit", FITS)
 @pytest.mark.parametrize("encoding", COLOUR)
-def test_colour(encoding, fit, nv12_range):
+def test_colour(encoding, fit, nv12_range, antialias):
     width, height = 320, 180
     rgb = reference.picture(width, height)
     where = reference.grid(fit, width, height, 224, 224)
     frame = frame_of(encoding, COLOUR[encoding](rgb), width, height)
-    result = Nv12Converter(fit=fit, nv12_range=nv12_range).convert(frame)
-    assert_close(result, expected(reference.sampled_rgb(rgb, where), where, nv12_range))
+    result = Nv12Converter(fit=fit, nv12_range=nv12_range, antialias=antialias).convert(frame)
+    planes = reference.sampled_rgb(rgb, where, SAMPLING[antialias])
+    assert_close(result, expected(planes, where, nv12_range), WORSE[antialias])
 
 
+@both_samplings
 @pytest.mark.parametrize("fit", FITS)
 @pytest.mark.parametrize(
     "size",
     [
         (640, 480),
+        (448, 448),
         (480, 640),
         (1920, 1080),
         (64, 48),
@@ -124,16 +133,18 @@ def test_colour(encoding, fit, nv12_range):
     ],
     ids=str,
 )
-def test_geometry(size, fit):
+def test_geometry(size, fit, antialias):
     rgb = reference.picture(*size)
     where = reference.grid(fit, *size, 224, 224)
-    result = Nv12Converter(fit=fit).convert(frame_of("rgb8", rgb, *size))
-    assert_close(result, expected(reference.sampled_rgb(rgb, where), where))
+    result = Nv12Converter(fit=fit, antialias=antialias).convert(frame_of("rgb8", rgb, *size))
+    planes = reference.sampled_rgb(rgb, where, SAMPLING[antialias])
+    assert_close(result, expected(planes, where), WORSE[antialias])
 
 
+@both_samplings
 @given(st.integers(40, 700), st.integers(40, 700), st.sampled_from(FITS), st.data())
 @settings(max_examples=60, deadline=None)
-def test_geometry_of_any_size_and_region(width, height, fit, data):
+def test_geometry_of_any_size_and_region(antialias, width, height, fit, data):
     left = data.draw(st.integers(0, width - 20))
     top = data.draw(st.integers(0, height - 20))
     roi = Roi(
@@ -144,19 +155,22 @@ def test_geometry_of_any_size_and_region(width, height, fit, data):
     )
     rgb = reference.picture(width, height)
     where = reference.grid(fit, roi.width, roi.height, 224, 224)
-    result = Nv12Converter(fit=fit, roi=roi).convert(frame_of("rgb8", rgb, width, height))
-    assert_close(result, expected(reference.sampled_rgb(region(rgb, roi), where), where))
+    converter = Nv12Converter(fit=fit, roi=roi, antialias=antialias)
+    result = converter.convert(frame_of("rgb8", rgb, width, height))
+    planes = reference.sampled_rgb(region(rgb, roi), where, SAMPLING[antialias])
+    assert_close(result, expected(planes, where), WORSE[antialias])
 
 
+@both_samplings
 @given(st.integers(20, 350), st.integers(20, 350), st.sampled_from(FITS))
 @settings(max_examples=60, deadline=None)
-def test_chroma_geometry_of_any_size(half_width, half_height, fit):
+def test_chroma_geometry_of_any_size(antialias, half_width, half_height, fit):
     y, u, v = yuv_planes(2 * half_width, 2 * half_height)
     u, v = u[::2, ::2], v[::2, ::2]
     where = reference.grid(fit, 2 * half_width, 2 * half_height, 224, 224)
-    result = Nv12Converter(fit=fit).convert(nv_frame("nv12", y, u, v))
-    wanted = expected(reference.sampled_yuv(y, u, v, where), where)
-    assert_close(result[:224], wanted[:224])
+    result = Nv12Converter(fit=fit, antialias=antialias).convert(nv_frame("nv12", y, u, v))
+    wanted = expected(reference.sampled_yuv(y, u, v, where, SAMPLING[antialias]), where)
+    assert_close(result[:224], wanted[:224], WORSE[antialias])
     # Half a chroma sample off, on the steepest chroma of 2 * 20 levels a sample.
     assert np.abs(result[224:] - wanted[224:]).max() <= WORST + 20
 
@@ -229,7 +243,8 @@ def test_other_model_sizes(size):
     for fit in ("letterbox", "stretch"):
         where = reference.grid(fit, width, height, *size)
         result = Nv12Converter(*size, fit=fit).convert(frame_of("rgb8", rgb, width, height))
-        assert_close(result, expected(reference.sampled_rgb(rgb, where), where, size=size))
+        planes = reference.sampled_rgb(rgb, where, reference.antialiased)
+        assert_close(result, expected(planes, where, size=size), WORSE[True])
 
 
 def test_crop_for_a_model_that_is_not_square():
@@ -237,46 +252,55 @@ def test_crop_for_a_model_that_is_not_square():
     rgb = reference.picture(500, 375)
     where = (reference.positions(500, 448, 128, 192), reference.positions(375, 336, 8, 320), 0, 0)
     result = Nv12Converter(192, 320).convert(frame_of("rgb8", rgb, 500, 375))
-    size = (192, 320)
-    assert_close(result, expected(reference.sampled_rgb(rgb, where), where, size=size))
+    planes = reference.sampled_rgb(rgb, where, reference.antialiased)
+    assert_close(result, expected(planes, where, size=(192, 320)), WORSE[True])
 
 
 @pytest.mark.numpy2
+@both_samplings
 @pytest.mark.parametrize("fit", FITS)
 @pytest.mark.parametrize("encoding", ["nv12", "nv21"])
 @pytest.mark.parametrize("nv12_range", RANGES)
 @pytest.mark.parametrize("input_range", ["auto", *RANGES])
-def test_nv12_and_nv21(encoding, fit, nv12_range, input_range):
+def test_nv12_and_nv21(encoding, fit, nv12_range, input_range, antialias):
     source_range = nv12_range if input_range == "auto" else input_range
     width, height = 320, 180
     y, u, v = yuv_planes(width, height, source_range == "limited")
     u, v = u[::2, ::2], v[::2, ::2]
     where = reference.grid(fit, width, height, 224, 224)
-    converter = Nv12Converter(fit=fit, nv12_range=nv12_range, input_range=input_range)
-    wanted = expected(reference.sampled_yuv(y, u, v, where), where, nv12_range, source_range)
-    assert_close(converter.convert(nv_frame(encoding, y, u, v)), wanted)
+    converter = Nv12Converter(
+        fit=fit, nv12_range=nv12_range, input_range=input_range, antialias=antialias
+    )
+    planes = reference.sampled_yuv(y, u, v, where, SAMPLING[antialias])
+    wanted = expected(planes, where, nv12_range, source_range)
+    assert_close(converter.convert(nv_frame(encoding, y, u, v)), wanted, WORSE[antialias])
 
 
 @pytest.mark.numpy2
+@both_samplings
 @pytest.mark.parametrize("fit", FITS)
 @pytest.mark.parametrize("encoding", ["yuv422", "uyvy", "yuv422_yuy2", "yuyv"])
 @pytest.mark.parametrize("nv12_range", RANGES)
 @pytest.mark.parametrize("input_range", ["auto", *RANGES])
-def test_yuv422(encoding, fit, nv12_range, input_range):
+def test_yuv422(encoding, fit, nv12_range, input_range, antialias):
     source_range = "limited" if input_range == "auto" else input_range
     width, height = 320, 179
     y, u, v = yuv_planes(width, height, source_range == "limited")
     u, v = u[:, ::2], v[:, ::2]
     where = reference.grid(fit, width, height, 224, 224)
-    converter = Nv12Converter(fit=fit, nv12_range=nv12_range, input_range=input_range)
-    wanted = expected(reference.sampled_yuv(y, u, v, where), where, nv12_range, source_range)
-    assert_close(converter.convert(packed_frame(encoding, y, u, v)), wanted)
+    converter = Nv12Converter(
+        fit=fit, nv12_range=nv12_range, input_range=input_range, antialias=antialias
+    )
+    planes = reference.sampled_yuv(y, u, v, where, SAMPLING[antialias])
+    wanted = expected(planes, where, nv12_range, source_range)
+    assert_close(converter.convert(packed_frame(encoding, y, u, v)), wanted, WORSE[antialias])
 
 
+@both_samplings
 @pytest.mark.parametrize("nv12_range", RANGES)
 @pytest.mark.parametrize("fit", FITS)
 @pytest.mark.parametrize("encoding", ["mono8", "8UC1", "mono16", "mono16 big"])
-def test_mono(encoding, fit, nv12_range):
+def test_mono(encoding, fit, nv12_range, antialias):
     width, height = 301, 203
     grey = reference.picture(width, height)[..., 0]
     pixels = grey
@@ -290,9 +314,9 @@ def test_mono(encoding, fit, nv12_range):
         encoding.split()[0], pixels, width, height, big_endian=encoding == "mono16 big"
     )
     where = reference.grid(fit, width, height, 224, 224)
-    planes = reference.sampled_rgb(np.dstack([grey] * 3), where)
-    result = Nv12Converter(fit=fit, nv12_range=nv12_range).convert(frame)
-    assert_close(result, expected(planes, where, nv12_range))
+    planes = reference.sampled_rgb(np.dstack([grey] * 3), where, SAMPLING[antialias])
+    result = Nv12Converter(fit=fit, nv12_range=nv12_range, antialias=antialias).convert(frame)
+    assert_close(result, expected(planes, where, nv12_range), WORSE[antialias])
     assert np.all(result[224:] == 128)
 
 
@@ -317,19 +341,23 @@ def demosaiced(mosaic, pattern):
     return rgb
 
 
+@both_samplings
 @pytest.mark.parametrize("nv12_range", RANGES)
 @pytest.mark.parametrize("fit", FITS)
 @pytest.mark.parametrize("pattern", BAYER)
-def test_bayer(pattern, fit, nv12_range):
+def test_bayer(pattern, fit, nv12_range, antialias):
     # The region keeps clear of the border, where OpenCV repeats pixels.
     width, height, roi = 331, 241, Roi(14, 7, 300, 220)
     mosaic = reference.bayer_mosaic(reference.picture(width, height), pattern)
     where = reference.grid(fit, roi.width, roi.height, 224, 224)
-    planes = reference.sampled_rgb(region(demosaiced(mosaic, pattern), roi), where)
+    planes = reference.sampled_rgb(
+        region(demosaiced(mosaic, pattern), roi), where, SAMPLING[antialias]
+    )
     frame = frame_of(f"bayer_{pattern}8", mosaic, width, height)
-    result = Nv12Converter(fit=fit, roi=roi, nv12_range=nv12_range).convert(frame)
+    converter = Nv12Converter(fit=fit, roi=roi, nv12_range=nv12_range, antialias=antialias)
     # Demosaicing rounds to a level once more.
-    assert_close(result, expected(planes, where, nv12_range), WORST + 0.5)
+    wanted = expected(planes, where, nv12_range)
+    assert_close(converter.convert(frame), wanted, WORSE[antialias] + 0.5)
 
 
 @pytest.mark.parametrize("pattern", BAYER)
@@ -506,21 +534,23 @@ def test_grey_files():
     assert np.abs(jpeg.astype(int) - raw).max() <= 3
 
 
+@both_samplings
 @pytest.mark.parametrize("roi", [None, Roi(240, 160, 500, 480), Roi(3, 1, 500, 480)], ids=str)
 @pytest.mark.parametrize("fit", FITS)
 @pytest.mark.parametrize(
     "size", [(760, 660), (943, 942), (999, 1001), (1999, 1881), (1883, 1883)], ids=str
 )
-def test_jpeg_reduced_or_not(size, fit, roi):
+def test_jpeg_reduced_or_not(size, fit, roi, antialias):
     """The sizes reach every reduction, partial blocks at the edges, and a scale close to 1."""
     rgb = reference.picture(*size, blob=100)
     seen = region(rgb, roi or Roi(0, 0, *size))
     where = reference.grid(fit, seen.shape[1], seen.shape[0], 224, 224)
     frame = file_frame("jpeg", rgb[..., ::-1], cv2.IMWRITE_JPEG_QUALITY, 100)
-    result = Nv12Converter(fit=fit, roi=roi).convert(frame)
+    result = Nv12Converter(fit=fit, roi=roi, antialias=antialias).convert(frame)
+    planes = reference.sampled_rgb(seen, where, SAMPLING[antialias])
     # JPEG rounds three times more, and a reduced pixel is a mean, which rounds off the picture's
     # corners. Half a reduced pixel off, the mean error would be above 1.
-    assert_close(result, expected(reference.sampled_rgb(seen, where), where), 9, 0.5)
+    assert_close(result, expected(planes, where), 9, 0.5)
 
 
 def test_exif_turns_a_photo_upright():
@@ -532,7 +562,7 @@ def test_exif_turns_a_photo_upright():
     turned = np.frombuffer(jpeg[:2].tobytes() + exif + jpeg[2:].tobytes(), np.uint8)
     upright = np.rot90(rgb, -1)
     where = reference.grid("crop", 700, 1200, 224, 224)
-    wanted = expected(reference.sampled_rgb(upright, where), where)
+    wanted = expected(reference.sampled_rgb(upright, where, reference.antialiased), where)
     assert_close(Nv12Converter().convert(Frame(Header(), "jpeg", turned)), wanted, 9, 0.5)
 
 

@@ -160,6 +160,12 @@ class Settings:
         _ALWAYS,
         choices=("auto", "full", "limited"),
     )
+    antialias: bool = _parameter(
+        True,
+        "Take means where a frame shrinks, closer to how the models were trained and evaluated; "
+        "off is faster, and fine detail turns into false detail",
+        _ALWAYS,
+    )
     top_k: int = _parameter(5, "Most results a frame", _ALWAYS, span=(1, 1000))
     score_threshold: float = _parameter(
         0.0, "Results with a lower score are left out", _ALWAYS, span=(0.0, 1.0)
@@ -234,6 +240,7 @@ class Settings:
             fit=self.fit,
             roi=self._roi(),
             input_range=self.input_range,
+            antialias=self.antialias,
             top_k=self.top_k,
             score_threshold=self.score_threshold,
         )

@@ -155,6 +155,7 @@ class Window(NamedTuple):
         skip: Resized samples before the first wanted one.
         samples: Wanted samples.
         step: Pixels per sample.
+        mean: Neighbouring samples whose mean is one sample of the axis.
     """
 
     first: int
@@ -162,14 +163,21 @@ class Window(NamedTuple):
     skip: int
     samples: int
     step: float
+    mean: int
 
     @classmethod
-    def of(cls, axis: Axis) -> Window:
+    def of(cls, axis: Axis, antialias: bool) -> Window:
         """Finds the window of an axis.
 
         `cv2.resize` starts on a pixel's edge, while a crop starts anywhere. Starting `skip`
         samples early moves that edge; the smallest `skip` that meets a pixel's edge wins.
+
+        Args:
+            axis: The mapping.
+            antialias: Sample twice as finely where the picture shrinks, to take means.
         """
+        mean = 2 if antialias and axis.step > 1 else 1
+        axis = axis._replace(step=axis.step / mean, samples=axis.samples * mean)
         room = axis.offset - axis.lower + 0.5
         skips = np.arange(min(int(room / axis.step), _MAX_SKIP) + 1)
         edges = axis.offset - skips * axis.step
@@ -183,7 +191,7 @@ class Window(NamedTuple):
         first = int(firsts[skip])
         # One more pixel, the last sample's right-hand neighbour.
         last = first + math.ceil((skip + axis.samples) * axis.step) + 1
-        return cls(first, min(last, axis.upper), skip, axis.samples, axis.step)
+        return cls(first, min(last, axis.upper), skip, axis.samples, axis.step, mean)
 
     def widened(self, margin: int, length: int) -> slice:
         """The window's pixels with at least `margin` more on each side, from an even one on."""
@@ -195,16 +203,26 @@ class Window(NamedTuple):
 
 
 class Resampler:
-    """Bilinear sampling of one plane on a fixed grid, touching only the pixels it needs.
+    """Sampling of one plane on a fixed grid, touching only the pixels it needs.
 
-    Not thread-safe: it owns its scratch buffer.
+    Samples are bilinear, which skips pixels where a picture shrinks to less than half: the skipped
+    ones show as false detail. A window that was made to antialias has samples twice as many, and
+    the mean of two (of 2x2, if both axes shrink) is one output sample; twice as many again would
+    take twice the time.
+
+    Not thread-safe: it owns its scratch buffers.
     """
 
     def __init__(self, x: Window, y: Window) -> None:
         self._source = (slice(y.first, y.last), slice(x.first, x.last))
         self._wanted = (slice(y.skip, y.skip + y.samples), slice(x.skip, x.skip + x.samples))
         self._scale = (1 / x.step, 1 / y.step)
-        self._scratch: NDArray[Any] | None = None
+        self._size = (x.samples // x.mean, y.samples // y.mean)
+        self._takes_means = (x.mean, y.mean) != (1, 1)
+        # Scratch that OpenCV allocates on the first frame and reuses from then on.
+        self._resized: NDArray[Any] | None = None
+        self._channel: NDArray[Any] | None = None
+        self._means: NDArray[Any] | None = None
         # cv2.resize only copies when the size stays the same, however the scale rounds to that.
         self._is_copied = (x.step, y.step) != (1, 1) and all(
             round((each.last - each.first) / each.step) == each.last - each.first
@@ -214,14 +232,26 @@ class Resampler:
             [[x.step, 0, x.step / 2 - 0.5], [0, y.step, y.step / 2 - 0.5]], np.float64
         )
 
-    def __call__(self, plane: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def __call__(self, plane: NDArray[np.uint8], channel: int | None = None) -> NDArray[np.uint8]:
         """Samples a plane of shape (height, width) or (height, width, channels).
 
+        Args:
+            plane: The whole plane that the windows are of.
+            channel: The only channel that is wanted.
+
         Returns:
-            The samples; a view of the scratch buffer that the next call overwrites.
+            The samples, of shape (height, width) if one channel is wanted; a view of the scratch
+            buffers that the next call overwrites.
         """
-        self._scratch = self._resize(plane[self._source])
-        return self._scratch[self._wanted]
+        self._resized = self._resize(plane[self._source])
+        samples: NDArray[Any] = self._resized[self._wanted]
+        if channel is not None:  # before the means: OpenCV's of two channels are 30 times slower
+            samples = self._channel = cv2.extractChannel(samples, channel, self._channel)
+        if self._takes_means:
+            samples = self._means = cv2.resize(
+                samples, self._size, self._means, 0, 0, cv2.INTER_AREA
+            )
+        return samples
 
     def _resize(self, part: NDArray[np.uint8]) -> NDArray[Any]:
         if self._is_copied:
@@ -229,9 +259,9 @@ class Resampler:
                 part,
                 self._affine,
                 part.shape[1::-1],
-                self._scratch,
+                self._resized,
                 cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
                 cv2.BORDER_REPLICATE,
             )
         # The scale is given, not the size: a size would round the scale and shift the crop.
-        return cv2.resize(part, None, self._scratch, *self._scale, cv2.INTER_LINEAR)
+        return cv2.resize(part, None, self._resized, *self._scale, cv2.INTER_LINEAR)

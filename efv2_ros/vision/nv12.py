@@ -13,7 +13,7 @@ limited range with the chroma of one pixel in four, and is not used.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -22,16 +22,9 @@ from numpy.typing import NDArray
 from efv2_ros.planes import Nv12Planes
 from efv2_ros.vision.compressed import REDUCTIONS, FileHeader, decode, read_header
 from efv2_ros.vision.frame import Frame, FrameError
-from efv2_ros.vision.geometry import Axis, Fit, Resampler, Roi, Window, fit_axes
-from efv2_ros.vision.pixels import (
-    COMPRESSED,
-    FORMATS,
-    PixelFormat,
-    chroma_pairs,
-    macropixels,
-    pixel_format,
-    view,
-)
+from efv2_ros.vision.geometry import Fit, Roi, fit_axes
+from efv2_ros.vision.pixels import COMPRESSED, FORMATS, PixelFormat, pixel_format, view
+from efv2_ros.vision.plan import NEUTRAL, Plan
 
 __all__ = ["Fit", "InputRange", "Nv12Converter", "Range", "Roi", "check"]
 
@@ -44,21 +37,8 @@ InputRange = Literal["auto", "full", "limited"]
 _PADDING: dict[Range, int] = {"full": 127, "limited": 125}
 """Y of the letterbox's grey, RGB 127: 16 + 127 * 219 / 255 = 125.07 in limited range."""
 
-_NEUTRAL = 128
-
 _MAX_PLANS = 8
 """Image sizes remembered at once; a camera has one."""
-
-_DEMOSAIC_MARGIN = 2
-"""Pixels beyond a window that bilinear demosaicing of the window's own pixels looks at."""
-
-_COLOUR_CODES = {
-    FORMATS["bgr8"]: (cv2.COLOR_BGR2GRAY, cv2.COLOR_BGR2YCrCb),
-    FORMATS["rgb8"]: (cv2.COLOR_RGB2GRAY, cv2.COLOR_RGB2YCrCb),
-    FORMATS["bgra8"]: (cv2.COLOR_BGRA2GRAY, cv2.COLOR_BGR2YCrCb),
-    FORMATS["rgba8"]: (cv2.COLOR_RGBA2GRAY, cv2.COLOR_RGB2YCrCb),
-}
-"""OpenCV's conversions to Y, and to Y, Cr, Cb with any fourth channel ignored."""
 
 
 def check(frame: Frame) -> None:
@@ -74,44 +54,14 @@ def check(frame: Frame) -> None:
         view(frame, pixel_format(frame))
 
 
-class _Plan:
-    """Everything about one image size and layout that stays the same from frame to frame."""
-
-    def __init__(
-        self,
-        axes: tuple[Axis, Axis],
-        size: tuple[int, int],
-        pixels: PixelFormat,
-        reduction: int,
-    ) -> None:
-        self.x, self.y = axes
-        self.part = (slice(None), slice(None))
-        windows = _windows(axes, (reduction, reduction), 1)
-        if pixels.kind == "bayer":
-            self.part = (
-                windows[1].widened(_DEMOSAIC_MARGIN, size[1]),
-                windows[0].widened(_DEMOSAIC_MARGIN, size[0]),
-            )
-            windows = (windows[0].within(self.part[1]), windows[1].within(self.part[0]))
-        self.luma = Resampler(*windows)
-        self.chroma: Resampler | None = None
-        if pixels.kind in ("yuv420", "yuv422"):
-            divisor = (2, 2 if pixels.kind == "yuv420" else 1)
-            self.chroma = Resampler(*_windows(axes, divisor, 2))
-        # Scratch that OpenCV allocates on the first frame and reuses from then on.
-        self.demosaiced: NDArray[Any] | None = None
-        self.half: NDArray[Any] | None = None
-        self.ycrcb: NDArray[Any] | None = None
-
-
 class Nv12Converter:
     """Turns frames of any supported encoding and size into NV12 of one size.
 
     The picture is sampled bilinearly, with pixel centres aligned as everywhere (OpenCV, PIL,
-    torch). YUV sources keep their own samples: chroma, taken to lie in the middle of the pixels
-    that share it, is sampled once per output chroma sample. It may be off by up to half a sample
-    of its own where a crop starts between two of them; luma and RGB are exact to 1/30 of a source
-    pixel.
+    torch); see `antialias` for pictures that shrink. YUV sources keep their own samples: chroma,
+    taken to lie in the middle of the pixels that share it, is sampled for itself. It may be off
+    by up to half a sample of its own where a crop starts between two of them; luma and RGB are
+    exact to 1/30 of a source pixel.
 
     Not thread-safe: use one for each worker. Memory and geometry are set up on the first frame of
     a size and reused.
@@ -127,6 +77,8 @@ class Nv12Converter:
         input_range: Range of YUV frames. `auto` takes nv12 and nv21 to be in the model's range
             already, so that they pass through, as D-Robotics' own nodes do, and the rest to be
             limited, V4L2's default for YCbCr.
+        antialias: Where the picture shrinks, sample it twice as finely and take means. Off, a
+            sample looks at 2x2 pixels however many it stands for, as `cv2.resize` does.
 
     Raises:
         ValueError: An argument is out of its range.
@@ -142,6 +94,7 @@ class Nv12Converter:
         roi: Roi | None = None,
         nv12_range: Range = "full",
         input_range: InputRange = "auto",
+        antialias: bool = True,
     ) -> None:
         if width <= 0 or height <= 0 or width % 2 or height % 2:
             raise ValueError(f"NV12 needs an even width and height, got {width}x{height}")
@@ -162,8 +115,9 @@ class Nv12Converter:
         self._roi = roi
         self._nv12_range: Range = nv12_range
         self._input_range: InputRange = input_range
+        self._antialias = antialias
         self._checked: Nv12Planes | None = None
-        self._plans: dict[tuple[PixelFormat, int, int, int], _Plan] = {}
+        self._plans: dict[tuple[PixelFormat, int, int, int], Plan] = {}
 
     def convert(self, frame: Frame) -> NDArray[np.uint8]:
         """Converts one frame into a new array of shape (height * 3 // 2, width), uint8.
@@ -215,7 +169,7 @@ class Nv12Converter:
         pixels = FORMATS["bgr8"]
         plan = self._plan(pixels, size, reduction)
         planes = self._picture(plan, out)
-        _write_colour(image, pixels, plan, planes)
+        plan.write(image, planes)
         self._match_range(planes, "full")
 
     def _reduction(self, header: FileHeader) -> int:
@@ -239,45 +193,33 @@ class Nv12Converter:
         rows = view(frame, pixels)
         plan = self._plan(pixels, (frame.width, frame.height))
         planes = self._picture(plan, out)
-        source: Range = "full"
-        match pixels.kind:
-            case "colour":
-                _write_colour(rows, pixels, plan, planes)
-            case "bayer":
-                _write_bayer(rows, pixels, plan, planes)
-            case "mono":
-                np.copyto(planes.y, plan.luma(rows))
-                planes.uv.fill(_NEUTRAL)
-            case "mono16":
-                # The high byte, as libpng's and so OpenCV's 16-to-8-bit conversion keeps.
-                high = 0 if frame.is_bigendian else 1
-                cv2.extractChannel(plan.luma(rows), high, planes.y)
-                planes.uv.fill(_NEUTRAL)
-            case "yuv422":
-                _write_yuv422(rows, pixels, plan, planes)
-                source = "limited" if self._input_range == "auto" else self._input_range
-            case "yuv420":
-                _write_yuv420(rows, frame.height, pixels, plan, planes)
-                source = self._nv12_range if self._input_range == "auto" else self._input_range
-        self._match_range(planes, source)
+        plan.write(rows, planes, frame.is_bigendian)
+        self._match_range(planes, self._source_range(pixels))
 
-    def _plan(self, pixels: PixelFormat, size: tuple[int, int], reduction: int = 1) -> _Plan:
+    def _source_range(self, pixels: PixelFormat) -> Range:
+        if pixels.kind not in ("yuv420", "yuv422"):
+            return "full"
+        if self._input_range != "auto":
+            return self._input_range
+        return self._nv12_range if pixels.kind == "yuv420" else "limited"
+
+    def _plan(self, pixels: PixelFormat, size: tuple[int, int], reduction: int = 1) -> Plan:
         key = (pixels, *size, reduction)
         plan = self._plans.get(key)
         if plan is None:
             axes = fit_axes(self._fit, size, self._size, self._crop_pct, self._roi)
-            plan = _Plan(axes, size, pixels, reduction)
+            plan = Plan(axes, size, pixels, reduction, self._antialias)
             if len(self._plans) == _MAX_PLANS:
                 del self._plans[next(iter(self._plans))]
             self._plans[key] = plan
         return plan
 
-    def _picture(self, plan: _Plan, out: Nv12Planes) -> Nv12Planes:
+    def _picture(self, plan: Plan, out: Nv12Planes) -> Nv12Planes:
         """Paints `out` grey if it needs padding, and returns the picture's part of it."""
         x, y = plan.x, plan.y
         if (x.samples, y.samples) != self._size:
             out.y.fill(_PADDING[self._nv12_range])
-            out.uv.fill(_NEUTRAL)
+            out.uv.fill(NEUTRAL)
         return Nv12Planes(
             out.y[y.start : y.start + y.samples, x.start : x.start + x.samples],
             out.uv[
@@ -297,60 +239,4 @@ class Nv12Converter:
         # Of OpenCV's ways to multiply and add, the one that saturates at both ends; three times
         # faster than a lookup table.
         cv2.addWeighted(planes.y, luma, planes.y, 0, black, planes.y)
-        cv2.addWeighted(planes.uv, chroma, planes.uv, 0, _NEUTRAL * (1 - chroma), planes.uv)
-
-
-def _windows(
-    axes: tuple[Axis, Axis], divisor: tuple[int, int], output: int
-) -> tuple[Window, Window]:
-    """The windows on a plane with `1 / divisor` of the image's resolution."""
-    x, y = (
-        Window.of(axis.between_planes(each, output))
-        for axis, each in zip(axes, divisor, strict=True)
-    )
-    return x, y
-
-
-def _write_colour(
-    image: NDArray[np.uint8], pixels: PixelFormat, plan: _Plan, planes: Nv12Planes
-) -> None:
-    to_gray, to_ycrcb = _COLOUR_CODES[pixels]
-    small = plan.luma(image)
-    cv2.cvtColor(small, to_gray, planes.y)
-    # Chroma is linear in R, G, B: averaging first converts a quarter of the pixels. OpenCV's
-    # YCrCb factors are 0.564 and 0.713, 1/1.772 and 1/1.402 to three places.
-    height, width = planes.uv.shape[:2]
-    half: NDArray[Any] = cv2.resize(small, (width, height), plan.half, 0, 0, cv2.INTER_AREA)
-    ycrcb: NDArray[Any] = cv2.cvtColor(half, to_ycrcb, plan.ycrcb)
-    cv2.mixChannels([ycrcb], [planes.uv], [2, 0, 1, 1])
-    plan.half, plan.ycrcb = half, ycrcb
-
-
-def _write_bayer(
-    raw: NDArray[np.uint8], pixels: PixelFormat, plan: _Plan, planes: Nv12Planes
-) -> None:
-    assert pixels.to_bgr is not None
-    bgr: NDArray[Any] = cv2.cvtColor(raw[plan.part], pixels.to_bgr, plan.demosaiced)
-    _write_colour(bgr, FORMATS["bgr8"], plan, planes)
-    plan.demosaiced = bgr
-
-
-def _write_yuv422(
-    packed: NDArray[np.uint8], pixels: PixelFormat, plan: _Plan, planes: Nv12Planes
-) -> None:
-    assert plan.chroma is not None
-    y, u, v = pixels.order
-    cv2.extractChannel(plan.luma(packed), y, planes.y)
-    cv2.mixChannels([plan.chroma(macropixels(packed))], [planes.uv], [u, 0, v, 1])
-
-
-def _write_yuv420(
-    rows: NDArray[np.uint8], height: int, pixels: PixelFormat, plan: _Plan, planes: Nv12Planes
-) -> None:
-    assert plan.chroma is not None
-    np.copyto(planes.y, plan.luma(rows[:height]))
-    pairs = plan.chroma(chroma_pairs(rows))
-    if pixels.order == (0, 0, 1):
-        np.copyto(planes.uv, pairs)
-    else:
-        cv2.mixChannels([pairs], [planes.uv], [1, 0, 0, 1])
+        cv2.addWeighted(planes.uv, chroma, planes.uv, 0, NEUTRAL * (1 - chroma), planes.uv)

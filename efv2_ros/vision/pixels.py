@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from efv2_ros.vision.frame import Frame, FrameError
 
-Kind = Literal["colour", "mono", "mono16", "yuv422", "yuv420", "bayer"]
+Kind = Literal["colour", "mono", "mono16", "yuv422", "yuv420", "bayer", "planar"]
 
 _MAX_SIDE = 65535
 
@@ -24,12 +24,14 @@ class PixelFormat(NamedTuple):
         to_bgr: OpenCV's conversion to BGR, None where they are BGR.
         order: Byte positions of Y, U, V within a macropixel (yuv422: two pixels) or chroma pair
             (yuv420: Y is unused).
+        shared: Pixels across and down that share a chroma sample.
     """
 
     kind: Kind
     channels: int
     to_bgr: int | None
     order: tuple[int, int, int] = (0, 0, 1)
+    shared: tuple[int, int] = (1, 1)
 
 
 # OpenCV names a Bayer pattern after the second row's second and third pixel, ROS after the first
@@ -41,10 +43,10 @@ FORMATS: dict[str, PixelFormat] = {
     "rgba8": PixelFormat("colour", 4, cv2.COLOR_RGBA2BGR),
     "mono8": PixelFormat("mono", 1, cv2.COLOR_GRAY2BGR),
     "mono16": PixelFormat("mono16", 2, cv2.COLOR_GRAY2BGR),
-    "nv12": PixelFormat("yuv420", 1, cv2.COLOR_YUV2BGR_NV12, (0, 0, 1)),
-    "nv21": PixelFormat("yuv420", 1, cv2.COLOR_YUV2BGR_NV21, (0, 1, 0)),
-    "yuv422": PixelFormat("yuv422", 2, cv2.COLOR_YUV2BGR_UYVY, (1, 0, 2)),
-    "yuv422_yuy2": PixelFormat("yuv422", 2, cv2.COLOR_YUV2BGR_YUY2, (0, 1, 3)),
+    "nv12": PixelFormat("yuv420", 1, cv2.COLOR_YUV2BGR_NV12, (0, 0, 1), (2, 2)),
+    "nv21": PixelFormat("yuv420", 1, cv2.COLOR_YUV2BGR_NV21, (0, 1, 0), (2, 2)),
+    "yuv422": PixelFormat("yuv422", 2, cv2.COLOR_YUV2BGR_UYVY, (1, 0, 2), (2, 1)),
+    "yuv422_yuy2": PixelFormat("yuv422", 2, cv2.COLOR_YUV2BGR_YUY2, (0, 1, 3), (2, 1)),
     "bayer_rggb8": PixelFormat("bayer", 1, cv2.COLOR_BayerBG2BGR),
     "bayer_bggr8": PixelFormat("bayer", 1, cv2.COLOR_BayerRG2BGR),
     "bayer_gbrg8": PixelFormat("bayer", 1, cv2.COLOR_BayerGR2BGR),
