@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 import zlib
 
 import cv2
@@ -429,7 +430,87 @@ def test_extreme_yuv_saturates():
     assert np.all(result[224:].reshape(-1, 2) == [0, 255])
 
 
+# Antialiasing
+
+
+def noise_frame(encoding, width, height):
+    """A frame of noise, and its Y, U, V sampled at given places by a given function."""
+    random = np.random.default_rng(3)
+    channels = random.integers(0, 256, (3, height, width), np.uint8)
+    if encoding in COLOUR:
+        rgb = np.moveaxis(channels, 0, -1)
+        frame = frame_of(encoding, COLOUR[encoding](rgb), width, height)
+        return frame, lambda *arguments: reference.sampled_rgb(rgb, *arguments)
+    y, u, v = channels
+    if encoding in ("mono8", "mono16"):
+        samples = y if encoding == "mono8" else y.astype("<u2") * 256 + u
+        grey = np.full_like(y, 128)
+        frame = frame_of(encoding, samples, width, height)
+        return frame, lambda *arguments: reference.sampled_yuv(y, grey, grey, *arguments)
+    down = 2 if encoding in ("nv12", "nv21") else 1
+    u, v = u[::down, ::2], v[::down, ::2]
+    frame = (nv_frame if down == 2 else packed_frame)(encoding, y, u, v)
+    return frame, lambda *arguments: reference.sampled_yuv(y, u, v, *arguments)
+
+
+@both_samplings
+@pytest.mark.parametrize("size", [(672, 560), (448, 448), (896, 200), (200, 896)], ids=str)
+@pytest.mark.parametrize("encoding", ["bgr8", "mono8", "mono16", "nv12", "nv21", "yuv422"])
+def test_every_pixel_counts_as_it_should(encoding, size, antialias):
+    """Noise tells samples apart that a smooth picture does not; stretched, the phase is exact."""
+    frame, sampled = noise_frame(encoding, *size)
+    where = reference.grid("stretch", *size, 224, 224)
+    converter = Nv12Converter(fit="stretch", input_range="full", antialias=antialias)
+    assert_close(
+        converter.convert(frame), expected(sampled(where, SAMPLING[antialias]), where), 2.6
+    )
+
+
+@pytest.mark.parametrize("encoding", ["bgr8", "nv12", "yuv422_yuy2"])
+def test_antialiasing_comes_near_a_bicubic_picture(encoding):
+    width, height = 1920, 1080
+    rgb = reference.detailed_picture(width, height)
+    y, u, v = (
+        np.rint(np.clip(each, 0, 255)).astype(np.uint8) for each in reference.rgb_to_yuv(rgb)
+    )
+    if encoding == "bgr8":
+        frame = frame_of(encoding, rgb[..., ::-1], width, height)
+    elif encoding == "nv12":
+        frame = nv_frame(encoding, y, u[::2, ::2], v[::2, ::2])
+    else:
+        frame = packed_frame(encoding, y, u[:, ::2], v[:, ::2])
+    where = reference.grid("crop", width, height, 224, 224)
+    wanted = reference.bicubic(reference.rgb_to_yuv(rgb)[0], *where[:2])
+
+    def psnr(**options):
+        converter = Nv12Converter(input_range="full", **options)
+        error = converter.convert(frame)[:224] - wanted
+        return 10 * np.log10(255**2 / np.mean(error**2))
+
+    # Measured: 37.8 and 28.6 dB for Y.
+    assert psnr() > 36.8
+    assert psnr() > psnr(antialias=False) + 8
+
+
 # Memory
+
+
+@pytest.mark.parametrize("antialias", [True, False])
+@pytest.mark.parametrize("encoding", FORMATS)
+def test_memory_is_set_up_once(encoding, antialias):
+    width, height = 1280, 720
+    rows = height * 3 // 2 if FORMATS[encoding].kind == "yuv420" else height
+    frame = frame_of(
+        encoding, np.zeros((rows, width * FORMATS[encoding].channels), np.uint8), width, height
+    )
+    out = Nv12Planes.of(np.empty((336, 224), np.uint8))
+    converter = Nv12Converter(antialias=antialias)
+    converter.convert_into(frame, out)
+    tracemalloc.start()
+    converter.convert_into(frame, out)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20_000
 
 
 @pytest.mark.numpy2

@@ -11,8 +11,9 @@ import yaml
 
 pytest.importorskip("rclpy")
 
-from efv2_ros.classifier import ModelRequest
+from efv2_ros.classifier import ModelRequest, ViewOptions
 from efv2_ros.node.parameters import PARAMETERS, Settings
+from efv2_ros.vision.nv12 import Roi
 
 ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "config" / "classify.yaml"
@@ -77,3 +78,15 @@ def test_every_setting_of_the_model_reaches_it(name):
     expected = (1.0, 2.0, 3.0) if other == "1,2,3" else other
     assert getattr(request, name) == expected
     assert replace(request, **{name: getattr(ModelRequest(), name)}) == ModelRequest()
+
+
+def test_every_setting_of_the_view_reaches_it():
+    values = {
+        "fit": "stretch",
+        "input_range": "full",
+        "antialias": False,
+        "top_k": 2,
+        "score_threshold": 0.5,
+    }
+    options = Settings(roi="1,2,3,4", **values).view_options()
+    assert options == ViewOptions(roi=Roi(1, 2, 3, 4), **values)
