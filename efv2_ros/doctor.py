@@ -15,6 +15,7 @@ from efv2_ros import board
 from efv2_ros.models.catalog import Catalog
 from efv2_ros.models.store import inventory
 from efv2_ros.runtimes.base import RuntimeUnavailableError, candidates, select_runtime
+from efv2_ros.vision import turbojpeg
 
 Verdict = Literal["ok", "missing", "info"]
 
@@ -41,6 +42,7 @@ def examine() -> Iterator[Finding]:
     yield Finding("Python", "ok", f"{platform.python_version()} on {platform.machine()}")
     yield _library("numpy", "numpy")
     yield _library("OpenCV", "opencv-python-headless", "opencv-python", module="cv2")
+    yield _jpeg_library()
     yield from _ros()
     yield from _board()
     yield from _runtimes()
@@ -57,6 +59,16 @@ def _library(name: str, *distributions: str, module: str | None = None) -> Findi
     if found is None:
         return Finding(name, "missing", "cannot be imported", f"pip install {distributions[0]}")
     return Finding(name, "ok", found)
+
+
+def _jpeg_library() -> Finding:
+    library = turbojpeg.load()
+    if library is None:
+        return Finding(
+            "libturbojpeg", "info", "not found: OpenCV decodes JPEG, which takes longer",
+            "sudo apt install libturbojpeg, or pip install turbojpeg",
+        )  # fmt: skip
+    return Finding("libturbojpeg", "ok", f"{library._name} decodes JPEG")
 
 
 def _ros() -> Iterator[Finding]:

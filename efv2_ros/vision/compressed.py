@@ -26,13 +26,24 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _JPEG_START = b"\xff\xd8\xff"
 _JPEG_END = b"\xff\xd9"
 
+_CHUNK = 4096
+"""Bytes copied at once in the search for a mark."""
+
 
 class FileHeader(NamedTuple):
-    """What a compressed image says about itself, before EXIF turns it upright."""
+    """What a compressed image says about itself, before EXIF turns it upright.
+
+    Attributes:
+        is_jpeg: It is a JPEG; else a PNG.
+        width: Columns, in pixels.
+        height: Rows, in pixels.
+        may_be_turned: It is a JPEG with an APP1 segment, where EXIF says which side is up.
+    """
 
     is_jpeg: bool
     width: int
     height: int
+    may_be_turned: bool = False
 
 
 def read_header(data: NDArray[np.uint8]) -> FileHeader:
@@ -44,21 +55,21 @@ def read_header(data: NDArray[np.uint8]) -> FileHeader:
     Raises:
         FrameError: `decode` when it is no complete JPEG or PNG, `size` above 100 megapixels.
     """
-    raw = data.tobytes()
-    if raw.startswith(_JPEG_START):
-        header, end = _jpeg_header(raw)
+    start = data[:24].tobytes()
+    if start.startswith(_JPEG_START):
+        header, end = _jpeg_header(data)
         # OpenCV 4.5 fills a cut-off JPEG with grey and says nothing. Entropy-coded data
         # never contains this marker; some cameras pad the buffer after it.
-        complete = raw.rfind(_JPEG_END, end) >= 0
-    elif raw.startswith(_PNG_SIGNATURE):
+        complete = _contains(data, _JPEG_END, end)
+    elif start.startswith(_PNG_SIGNATURE):
         header = FileHeader(
-            False, int.from_bytes(raw[16:20], "big"), int.from_bytes(raw[20:24], "big")
+            False, int.from_bytes(start[16:20], "big"), int.from_bytes(start[20:24], "big")
         )
-        complete = raw.rfind(b"IEND", 24) >= 0
+        complete = _contains(data, b"IEND", 24)
     else:
         raise FrameError("decode", "the compressed image is neither JPEG nor PNG")
     if not complete:
-        raise FrameError("decode", f"the compressed image is cut off after {len(raw)} bytes")
+        raise FrameError("decode", f"the compressed image is cut off after {data.size} bytes")
     if header.width * header.height > _MAX_PIXELS:
         raise FrameError(
             "size",
@@ -96,19 +107,34 @@ def decode(data: NDArray[np.uint8], header: FileHeader, reduction: int = 1) -> N
     return image
 
 
-def _jpeg_header(raw: bytes) -> tuple[FileHeader, int]:
-    """Walks the segments to the frame header (ITU-T T.81, annex B) and says where it is."""
+def _jpeg_header(data: NDArray[np.uint8]) -> tuple[FileHeader, int]:
+    """Walks the segments up to the picture's data (ITU-T T.81, annex B) and says where that is."""
+    size: tuple[int, int] | None = None
+    may_be_turned = False
     position = 2
-    while position + 9 <= len(raw) and raw[position] == 0xFF:
-        marker = raw[position + 1]
+    while len(segment := data[position : position + 9].tobytes()) == 9 and segment[0] == 0xFF:
+        marker = segment[1]
         if marker == 0xFF:  # a fill byte
             position += 1
-        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height = int.from_bytes(raw[position + 5 : position + 7], "big")
-            width = int.from_bytes(raw[position + 7 : position + 9], "big")
-            return FileHeader(True, width, height), position
-        elif marker in (0xD9, 0xDA):  # the image ends, or its data starts, without a header
+            continue
+        if marker in (0xD9, 0xDA):  # the image ends, or its data starts
             break
-        else:
-            position += 2 + int.from_bytes(raw[position + 2 : position + 4], "big")
-    raise FrameError("decode", "the JPEG has no frame header")
+        if marker == 0xE1:
+            may_be_turned = True
+        elif size is None and 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            size = int.from_bytes(segment[7:9], "big"), int.from_bytes(segment[5:7], "big")
+        position += 2 + int.from_bytes(segment[2:4], "big")
+    if size is None:
+        raise FrameError("decode", "the JPEG has no frame header")
+    return FileHeader(True, *size, may_be_turned), position
+
+
+def _contains(data: NDArray[np.uint8], mark: bytes, start: int) -> bool:
+    """Whether `mark` occurs from `start` on; looks from the end, where it should be."""
+    stop = data.size
+    while stop > start:
+        begin = max(start, stop - _CHUNK)
+        if mark in data[begin : stop + len(mark) - 1].tobytes():
+            return True
+        stop = begin
+    return False

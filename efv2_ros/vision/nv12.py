@@ -25,6 +25,7 @@ from efv2_ros.vision.frame import Frame, FrameError
 from efv2_ros.vision.geometry import Fit, Roi, fit_axes
 from efv2_ros.vision.pixels import COMPRESSED, FORMATS, PixelFormat, pixel_format, view
 from efv2_ros.vision.plan import NEUTRAL, Plan
+from efv2_ros.vision.turbojpeg import JpegDecoder
 
 __all__ = ["Fit", "InputRange", "Nv12Converter", "Range", "Roi", "check"]
 
@@ -116,6 +117,7 @@ class Nv12Converter:
         self._nv12_range: Range = nv12_range
         self._input_range: InputRange = input_range
         self._antialias = antialias
+        self._jpeg = JpegDecoder()
         self._checked: Nv12Planes | None = None
         self._plans: dict[tuple[PixelFormat, int, int, int], Plan] = {}
 
@@ -162,6 +164,16 @@ class Nv12Converter:
     def _convert_file(self, data: NDArray[np.uint8], out: Nv12Planes) -> None:
         header = read_header(data)
         reduction = self._reduction(header)
+        picture = self._jpeg.decode(
+            data, header, reduction, self._roi[:2] if self._roi else (0, 0)
+        )
+        if picture is not None:
+            layout = PixelFormat("planar", 1, None, shared=picture.shared)
+            plan = self._plan(layout, (header.width, header.height), reduction)
+            planes = self._picture(plan, out)
+            plan.write_planes(picture.planes, planes)
+            self._match_range(planes, "full")
+            return
         image = decode(data, header, reduction)
         size = (header.width, header.height)
         if image.shape[1] != -(-size[0] // reduction):  # EXIF turned it by 90 degrees

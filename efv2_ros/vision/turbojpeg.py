@@ -1,0 +1,177 @@
+"""JPEG files straight to their Y, U and V planes, on machines that have libturbojpeg.
+
+A JPEG holds planes of YUV. OpenCV enlarges the chroma and converts to BGR, only for NV12 to take
+that back; libturbojpeg hands the planes out. It is optional: apt's libturbojpeg, or the one inside
+PyPI's `turbojpeg`. The functions are those of libjpeg-turbo 2.1's turbojpeg.h, which 3.x still
+has. ctypes lets other threads run while they work.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import weakref
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from efv2_ros.vision.compressed import FileHeader
+
+_SHARED = {0: (1, 1), 1: (2, 1), 2: (2, 2), 3: (1, 1), 4: (1, 2), 5: (4, 1)}
+"""Pixels across and down that share a chroma sample, by TJSAMP: 4:4:4, 4:2:2, 4:2:0, grey, 4:4:0,
+4:1:1."""
+
+_GREY = 3
+_YUV_SPACES = (1, 2)
+"""TJCS_YCbCr and TJCS_GRAY."""
+
+_HARMLESS = b"extraneous bytes before marker 0xd9"
+"""What many USB cameras' frames have: stuffing before the end marker, after the whole picture."""
+
+
+class YuvPicture(NamedTuple):
+    """A decoded JPEG, in full range; views of buffers that the next one overwrites.
+
+    Attributes:
+        planes: Y, and unless the picture is grey U and V: uint8 of shape (height, width). Beyond
+            the picture, the planes are padded to whole chroma samples.
+        shared: Pixels across and down that share a chroma sample.
+    """
+
+    planes: tuple[NDArray[np.uint8], ...]
+    shared: tuple[int, int]
+
+
+@functools.cache
+def load() -> ctypes.CDLL | None:
+    """The library, looked for once; None where there is none with all functions."""
+    for name in ("libturbojpeg.so.0", *_bundled()):
+        try:
+            return _declare(ctypes.CDLL(name))
+        except (OSError, AttributeError):
+            continue
+    return None
+
+
+def _bundled() -> list[str]:
+    """Libraries in a folder beside PyPI's module `turbojpeg`, which is not imported."""
+    spec = find_spec("turbojpeg")
+    if spec is None or spec.origin is None:
+        return []
+    return [str(each) for each in Path(spec.origin).parent.glob("turbojpeg.libs/libturbojpeg*")]
+
+
+def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
+    handle, jpeg, size, number = ctypes.c_void_p, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_int
+    numbers = ctypes.POINTER(ctypes.c_int)
+    planes = ctypes.POINTER(ctypes.c_void_p)
+    for name, result, arguments in (
+        ("tjInitDecompress", handle, []),
+        ("tjDestroy", number, [handle]),
+        ("tjDecompressHeader3", number, [handle, jpeg, size, *[numbers] * 4]),
+        (
+            "tjDecompressToYUVPlanes",
+            number,
+            [handle, jpeg, size, planes, number, numbers, number, number],
+        ),
+        ("tjGetErrorStr2", ctypes.c_char_p, [handle]),
+    ):
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
+class _Buffers:
+    """Planes of one size, and where C finds them."""
+
+    def __init__(self, width: int, height: int, subsampling: int) -> None:
+        across, down = _SHARED[subsampling]
+        columns, rows = -(-width // across), -(-height // down)
+        self.of = (width, height, subsampling)
+        shapes = [(rows * down, columns * across), (rows, columns), (rows, columns)]
+        self.planes = tuple(
+            np.empty(shape, np.uint8) for shape in (shapes[:1] if subsampling == _GREY else shapes)
+        )
+        self.pointers = (ctypes.c_void_p * 3)(*(plane.ctypes.data for plane in self.planes))
+        self.strides = (ctypes.c_int * 3)(*(plane.shape[1] for plane in self.planes))
+
+
+class JpegDecoder:
+    """Decodes JPEGs into memory of its own. Not thread-safe: use one for each worker."""
+
+    def __init__(self) -> None:
+        self._handle: int | None = None
+        self._buffers: _Buffers | None = None
+        self._destroy: Any = None
+
+    def decode(
+        self,
+        data: NDArray[np.uint8],
+        header: FileHeader,
+        reduction: int,
+        origin: tuple[int, int] = (0, 0),
+    ) -> YuvPicture | None:
+        """Decodes a JPEG, shrinking it meanwhile.
+
+        Args:
+            data: The whole file, uint8, 1-D.
+            header: What `read_header` found in it.
+            reduction: 1, 2, 4 or 8; every plane is shrunk by this factor, to sides of
+                `ceil(side / reduction)`.
+            origin: Column and row of the file where the part begins that is wanted.
+
+        Returns:
+            The picture. None where it is better left to OpenCV: without the library, for a part
+            that begins inside a chroma sample and would shift, and for a file that is no plain
+            YCbCr or grey JPEG, that EXIF may turn, or that is broken. Which broken files still
+            give a picture is then the same with and without the library.
+        """
+        library = load()
+        if library is None or not header.is_jpeg or header.may_be_turned:
+            return None
+        if self._handle is None:
+            self._handle = library.tjInitDecompress()
+            self._destroy = weakref.finalize(self, library.tjDestroy, self._handle)
+        data = np.ascontiguousarray(data)
+        picture = self._decode(library, data, header, reduction, origin)
+        if picture is None:
+            # After an error in a header, a handle reads every other header from there on.
+            self._destroy()
+            self._handle = None
+        return picture
+
+    def _decode(
+        self,
+        library: ctypes.CDLL,
+        data: NDArray[np.uint8],
+        header: FileHeader,
+        reduction: int,
+        origin: tuple[int, int],
+    ) -> YuvPicture | None:
+        jpeg = (self._handle, data.ctypes.data, data.size)
+        found = [ctypes.c_int() for _ in range(4)]
+        if library.tjDecompressHeader3(*jpeg, *map(ctypes.byref, found)):
+            return None
+        width, height, subsampling, space = (each.value for each in found)
+        if (
+            (width, height) != (header.width, header.height)
+            or space not in _YUV_SPACES
+            or subsampling not in _SHARED
+            or any(a % (reduction * b) for a, b in zip(origin, _SHARED[subsampling], strict=True))
+        ):
+            return None
+        width, height = -(-width // reduction), -(-height // reduction)
+        if self._buffers is None or self._buffers.of != (width, height, subsampling):
+            self._buffers = _Buffers(width, height, subsampling)
+        buffers = self._buffers
+        # No flags: with TJFLAG_FASTDCT the chroma of reduced 4:2:0 would come out wrong.
+        failed = library.tjDecompressToYUVPlanes(
+            *jpeg, buffers.pointers, width, buffers.strides, height, 0
+        )
+        # Its own code for "only a warning" cannot be trusted: it survives a later error.
+        if failed and _HARMLESS not in library.tjGetErrorStr2(self._handle):
+            return None
+        return YuvPicture(buffers.planes, _SHARED[subsampling])
