@@ -47,6 +47,7 @@ setup(
         "onnx": ["onnx", "onnxruntime"],
         # For pip alone: where ROS is, apt's python3-opencv does not count as a pip package.
         "opencv": ["opencv-python-headless<5"],
+        "turbojpeg": ["turbojpeg"],
         "test": ["hypothesis", "pytest"],
     },
     python_requires=">=3.10",
