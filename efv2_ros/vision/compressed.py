@@ -121,7 +121,7 @@ def _jpeg_header(data: NDArray[np.uint8]) -> tuple[FileHeader, int]:
             break
         if marker == 0xE1:
             may_be_turned = True
-        elif size is None and 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             size = int.from_bytes(segment[7:9], "big"), int.from_bytes(segment[5:7], "big")
         position += 2 + int.from_bytes(segment[2:4], "big")
     if size is None:
