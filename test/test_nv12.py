@@ -708,7 +708,6 @@ PNG = file_frame("png", reference.picture(320, 240)).data.tobytes()
         (JPEG[:3], "decode"),
         (JPEG[:100], "decode"),
         (JPEG[:-700], "decode"),
-        (JPEG[:2] + b"\xff\xe1\x00\x06\xff\xd9\xff\xd9" + JPEG[2:-700], "decode"),
         (PNG[:20], "decode"),
         (PNG[:-700], "decode"),
         (b"\xff\xd8\xff\xd9", "decode"),
@@ -726,6 +725,13 @@ def test_broken_files(data, fault, jpeg_by):
     with pytest.raises(FrameError) as caught:
         Nv12Converter().convert(frame)
     assert caught.value.fault == fault
+
+
+def test_the_end_of_a_thumbnail_is_not_that_of_the_file():
+    data = JPEG[:2] + b"\xff\xe1\x00\x06\xff\xd9\xff\xd9" + JPEG[2:]
+    check(Frame(Header(), "jpeg", np.frombuffer(data, np.uint8)))
+    with pytest.raises(FrameError, match="cut off"):
+        check(Frame(Header(), "jpeg", np.frombuffer(data[:-700], np.uint8)))
 
 
 # Faults

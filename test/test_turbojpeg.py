@@ -271,6 +271,15 @@ def test_memory_is_set_up_once():
     assert peak < 20_000
 
 
+def test_one_decoder_takes_any_sequence():
+    rgb = reference.picture(320, 240)
+    decoder = JpegDecoder()
+    for sampling in ("420", "444", "411", "420"):
+        data = jpeg(rgb, sampling=sampling)
+        planes, fresh = decoded(data, decoder=decoder).planes, decoded(data).planes
+        assert all(map(np.array_equal, planes, fresh))
+
+
 def test_two_converters_in_two_threads():
     frames = [
         [frame_of(jpeg(reference.picture(640, 480, seed), sampling=each)) for each in SHARED]
