@@ -105,7 +105,7 @@ class JpegDecoder:
     def __init__(self) -> None:
         self._handle: int | None = None
         self._buffers: _Buffers | None = None
-        self._destroy: Any = None
+        self._free: Any = None
 
     def decode(
         self,
@@ -134,26 +134,12 @@ class JpegDecoder:
             return None
         if self._handle is None:
             self._handle = library.tjInitDecompress()
-            self._destroy = weakref.finalize(self, library.tjDestroy, self._handle)
+            self._free = weakref.finalize(self, library.tjDestroy, self._handle)
         data = np.ascontiguousarray(data)
-        picture = self._decode(library, data, header, reduction, origin)
-        if picture is None:
-            # After an error in a header, a handle reads every other header from there on.
-            self._destroy()
-            self._handle = None
-        return picture
-
-    def _decode(
-        self,
-        library: ctypes.CDLL,
-        data: NDArray[np.uint8],
-        header: FileHeader,
-        reduction: int,
-        origin: tuple[int, int],
-    ) -> YuvPicture | None:
         jpeg = (self._handle, data.ctypes.data, data.size)
         found = [ctypes.c_int() for _ in range(4)]
         if library.tjDecompressHeader3(*jpeg, *map(ctypes.byref, found)):
+            self._give_up()
             return None
         width, height, subsampling, space = (each.value for each in found)
         if (
@@ -173,5 +159,11 @@ class JpegDecoder:
         )
         # Its own code for "only a warning" cannot be trusted: it survives a later error.
         if failed and _HARMLESS not in library.tjGetErrorStr2(self._handle):
+            self._give_up()
             return None
         return YuvPicture(buffers.planes, _SHARED[subsampling])
+
+    def _give_up(self) -> None:
+        """Takes a new handle next time: after an error in a header, this one would stay in it."""
+        self._free()
+        self._handle = None
