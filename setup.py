@@ -48,6 +48,7 @@ setup(
         # For pip alone: where ROS is, apt's python3-opencv does not count as a pip package.
         "opencv": ["opencv-python-headless<5"],
         "turbojpeg": ["turbojpeg"],
+        "plots": ["matplotlib"],
         "test": ["hypothesis", "pytest"],
     },
     python_requires=">=3.10",

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import sys
 from contextlib import closing
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 import click
 from rich.table import Table
 
+from efv2_ros.benchmark.parts import PARTS, Plan, run
 from efv2_ros.classifier import load_model
 from efv2_ros.cli_options import model_options, split_request
 from efv2_ros.console import download_bar, output
 from efv2_ros.perf import THREADS
 
-_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_WRITTEN = click.File("w", encoding="utf-8", lazy=False)  # said at once if it cannot be
 
 
 @click.command()
@@ -35,7 +38,7 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.
     type=click.IntRange(2),
     help="Inferences of each thread.",
 )
-@_json_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def perf(callers: tuple[int, ...], frames: int, as_json: bool, **options: Any) -> None:
     """Measure latency and FPS of the bare model, as in the Model Zoo's table.
 
@@ -88,87 +91,68 @@ def perf(callers: tuple[int, ...], frames: int, as_json: bool, **options: Any) -
 @click.command()
 @model_options
 @click.option(
-    "--frames", default=200, show_default=True, type=click.IntRange(2), help="Images to stream."
+    "--part",
+    "parts",
+    multiple=True,
+    type=click.Choice(list(PARTS)),
+    help="Measure this part; may be given again. All of them, if it is not given.",
+)
+@click.option("--quick", is_flag=True, help="Only show that all works: figures mean little.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.01, 3600.0),
+    help="Of each single measurement, instead of what suits the part.",
 )
 @click.option(
     "--slots",
     multiple=True,
     type=click.IntRange(1, 32),
-    help="Measure the node's throughput at this number of slots instead; may be given again.",
+    help="Of the node, once for each measurement, instead of what suits the part.",
+)
+@click.option("--json", "json_file", type=_WRITTEN, metavar="FILE", help="Write JSON as well.")
+@click.option(
+    "--markdown", "markdown_file", type=_WRITTEN, metavar="FILE", help="Write the tables as well."
 )
 @click.option(
-    "--rate",
-    default=250.0,
-    show_default=True,
-    type=click.FloatRange(1.0, 2000.0),
-    help="For --slots: images a second, more than the model can take.",
+    "--plots",
+    "plots_folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="Draw the distributions as well; needs matplotlib.",
 )
-@click.option(
-    "--seconds",
-    default=5.0,
-    show_default=True,
-    type=click.FloatRange(0.1, 3600.0),
-    help="For --slots: how long to count, for each.",
-)
-@_json_option
 def bench(
-    frames: int,
+    parts: tuple[str, ...],
+    quick: bool,
+    seconds: float | None,
     slots: tuple[int, ...],
-    rate: float,
-    seconds: float,
-    as_json: bool,
+    json_file: IO[str] | None,
+    markdown_file: IO[str] | None,
+    plots_folder: Path | None,
     **options: Any,
 ) -> None:
-    """Measure what the ROS node costs on top of the model.
+    """Measure each part against a baseline in the same run, and print tables in Markdown.
 
-    Images are 640x480 bgr8, or nv12 for throughput; the bare model runs in a loop before and
-    after, in the same run.
+    The parts are conversion, postprocess, node, overload and device. What a part needs and does
+    not find, as ROS or a model, is said in its place.
     """
-    from efv2_ros.benchmark import Overhead, measure_overhead, measure_throughput
+    from efv2_ros.benchmark import plots
 
-    request = split_request(options)
-    if slots:
-        measured: Any = measure_throughput(request, slots, rate=rate, seconds=seconds)
-    else:
-        measured = measure_overhead(request, frames=frames)
-    if as_json:
-        click.echo(json.dumps(measured.as_dict(), indent=2))
-    else:
-        show = _overhead_table if isinstance(measured, Overhead) else _throughput_table
-        output.print(show(measured))
-
-
-def _overhead_table(measured: Any) -> Table:
-    table = Table(
-        title=f"{measured.model}, {measured.runtime}, {measured.image}, {measured.frames} frames",
-        title_justify="left",
+    if plots_folder:
+        plots.check()
+    plan = Plan(
+        split_request(options), quick, seconds, slots, lambda text: click.echo(text, err=True)
     )
-    table.add_column("median of")
-    table.add_column("ms", justify="right")
-    table.add_column("share of the bare infer", justify="right")
-    rows = {
-        "infer in a bare loop (baseline)": measured.bare_infer,
-        "infer in the node": measured.node_infer,
-        **measured.stages,
-        "node overhead: convert, postprocess, publish": measured.overhead,
-    }
-    for name, milliseconds in rows.items():
-        table.add_row(name, f"{milliseconds:.3f}", f"{milliseconds / measured.bare_infer:.2%}")
-    return table
-
-
-def _throughput_table(measured: Any) -> Table:
-    table = Table(
-        title=f"{measured.model}, {measured.runtime}, {measured.image} at {measured.rate:g} Hz",
-        title_justify="left",
-    )
-    table.add_column("")
-    table.add_column("FPS", justify="right")
-    table.add_column("ratio", justify="right")
-    table.add_row("bare model, 4 threads (baseline)", f"{measured.bare:.2f}", "100.0%")
-    for slots, fps in measured.node.items():
-        table.add_row(f"node, slots {slots}", f"{fps:.2f}", f"{fps / measured.bare:.1%}")
-    return table
+    report = run(plan, parts or PARTS)
+    click.echo(report.markdown(), nl=False)
+    if markdown_file:
+        markdown_file.write(report.markdown())
+    if json_file:
+        json.dump(report.as_dict(), json_file, indent=2)
+        json_file.write("\n")
+    if plots_folder:
+        plots.write(report, plots_folder)
+    if report.failed:
+        sys.exit(1)
 
 
 def _figure(value: float | None) -> str:

@@ -29,6 +29,7 @@ from efv2_ros.node.middleware import image_profile
 from efv2_ros.vision.frame import Frame
 
 NODE_NAME = "efv2_classifier"
+CLASSIFIER_MODULE = "efv2_ros.node.classifier_node"
 
 
 class ClassifierProcess:
@@ -40,6 +41,7 @@ class ClassifierProcess:
         namespace: The node's namespace.
         environment: The process's environment; None for this one's.
         log_level: Least severity to log.
+        module: What is run; one of another name ends in the node's `main`.
     """
 
     def __init__(
@@ -50,8 +52,9 @@ class ClassifierProcess:
         namespace: str = "",
         environment: Mapping[str, str] | None = None,
         log_level: str = "info",
+        module: str = CLASSIFIER_MODULE,
     ) -> None:
-        command = [sys.executable, "-m", "efv2_ros.node.classifier_node", "--ros-args"]
+        command = [sys.executable, "-m", module, "--ros-args"]
         for name, value in parameters.items():
             command += ["-p", f"{name}:={_yaml(value)}"]
         for name, target in (remappings or {}).items():
@@ -132,7 +135,7 @@ class Listener:
         self.label_info: list[LabelInfo] = []
         self._statuses: dict[str, DiagnosticStatus] = {}
         self.reported_at = 0.0
-        self._classifier = classifier
+        self.classifier = classifier
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(node)
         latched = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -212,7 +215,7 @@ class Listener:
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
             name, _, task = status.name.partition(": ")
-            if name == self._classifier.lstrip("/"):
+            if name == self.classifier.lstrip("/"):
                 self._statuses[task] = status
                 self.reported_at = message.header.stamp.sec + message.header.stamp.nanosec / 1e9
 
@@ -224,19 +227,20 @@ def values(status: DiagnosticStatus) -> dict[str, str]:
 
 @contextmanager
 def session(
-    name: str, parameters: Mapping[str, Any]
+    name: str, parameters: Mapping[str, Any], *, module: str = CLASSIFIER_MODULE
 ) -> Iterator[tuple[ClassifierProcess, Listener]]:
     """ROS from start to end, with a classifier and a listener in a namespace of their own.
 
     Args:
         name: Name of the listener's node, and part of the namespace.
         parameters: Parameters of the classifier.
+        module: See `ClassifierProcess`.
     """
     namespace = f"/efv2_{name}_{os.getpid()}"
     os.environ.update(image_profile(os.environ))
     rclpy.init()
     try:
-        with ClassifierProcess(parameters, namespace=namespace) as process:
+        with ClassifierProcess(parameters, namespace=namespace, module=module) as process:
             listener = Listener(rclpy.create_node(name, namespace=namespace), process.name)
             try:
                 yield process, listener

@@ -1,0 +1,61 @@
+"""The bare model: what every figure of the node is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from efv2_ros.classifier import Model, ModelRequest, load_model
+from efv2_ros.perf import Load, measure
+
+_PROBE_FRAMES = 5
+
+
+@dataclass
+class Bare:
+    """Inferences in a loop with nothing around them, measured as often as one likes.
+
+    Attributes:
+        model: What infers.
+        callers: Threads that infer at once.
+        seconds: Of each measurement.
+    """
+
+    model: Model
+    callers: int
+    seconds: float
+    _loads: list[Load] = field(default_factory=list)
+
+    def measure(self) -> None:
+        """Measure once more."""
+        frames = _PROBE_FRAMES
+        rate = measure(self.model, self.callers, frames).fps
+        frames = max(frames, round(self.seconds * rate / self.callers))
+        self._loads.append(measure(self.model, self.callers, frames))
+
+    @property
+    def fps(self) -> float:
+        """Inferences a second of all callers, the mean of what was measured."""
+        return float(np.mean([each.fps for each in self._loads]))
+
+    @property
+    def infer_ms(self) -> float:
+        """Median milliseconds as a caller sees them, alike."""
+        return float(np.mean([each.latency_p50 for each in self._loads]))
+
+
+@contextmanager
+def bare_model(request: ModelRequest, callers: int, seconds: float) -> Iterator[Bare]:
+    """Measures a model before and after what is done inside, so that a drift meets both sides.
+
+    Raises:
+        Efv2Error: The model cannot be loaded, or fails.
+    """
+    with closing(load_model(replace(request, slots=callers))) as model:
+        bare = Bare(model, callers, seconds)
+        bare.measure()
+        yield bare
+        bare.measure()

@@ -1,0 +1,65 @@
+"""The node with an accelerator of exactly known speed: how much of it the node makes use of."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from efv2_ros.benchmark import synthetic
+from efv2_ros.benchmark.parts import Plan
+from efv2_ros.benchmark.publisher import Camera
+from efv2_ros.benchmark.report import Column, Distribution, Part, Table
+from efv2_ros.benchmark.stream import COUNTS, COUNTS_NOTE, measure_flow
+
+_SLOTS = (1, 2, 4)
+_CAMERA = Camera(250.0, width=960, height=544, reliable=True)
+
+_COLUMNS = (
+    Column("slots", "slots", "d"),
+    Column("device_fps", "device (FPS)", ".2f"),
+    Column("node_fps", "node (FPS)", ".2f"),
+    Column("ratio", "ratio", ".1%"),
+    Column("disordered_results", "out of order", "d"),
+    *COUNTS,
+)
+_NOTE = (
+    f"A modelled device that works on one task at a time, {synthetic.SECONDS * 1e3:.2f} ms each "
+    "(198 FPS are published of s0 on the X5), while the caller sleeps. "
+    f"Out of order: results not later than the one before. {COUNTS_NOTE}"
+)
+
+
+def run(plan: Plan) -> Part:
+    """A stream at each number of slots."""
+    rows: list[dict[str, Any]] = []
+    latencies = {}
+    with tempfile.TemporaryDirectory() as folder:
+        model = synthetic.model_file(Path(folder))
+        for slots in plan.slots or (_SLOTS[:2] if plan.quick else _SLOTS):
+            plan.say(f"a synthetic device, slots {slots}")
+            parameters = {
+                "runtime": synthetic.NAME,
+                "model_path": str(model),
+                "slots": slots,
+                "qos_reliability": "reliable",
+            }
+            flow = measure_flow(
+                plan, parameters, _CAMERA, plan.duration(8.0, 0.5), module=synthetic.__name__
+            )
+            rows.append(
+                {
+                    "slots": slots,
+                    "published_hz": flow.published_hz,
+                    "device_fps": synthetic.FPS,
+                    "node_fps": flow.fps,
+                    "ratio": flow.fps / synthetic.FPS,
+                    "disordered_results": flow.disordered,
+                    **flow.counts(),
+                }
+            )
+            latencies[f"slots {slots}"] = flow.latencies
+    return Part(
+        [Table(f"A synthetic device: {_CAMERA}", _COLUMNS, rows, _NOTE)],
+        [Distribution(f"a synthetic device, {_CAMERA}: stamp to result", latencies)],
+    )

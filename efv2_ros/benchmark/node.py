@@ -1,0 +1,123 @@
+"""The node against the bare model: its share of the throughput, and what it adds to an image."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from efv2_ros.benchmark.bare import Bare, bare_model
+from efv2_ros.benchmark.frames import picture
+from efv2_ros.benchmark.parts import Plan
+from efv2_ros.benchmark.publisher import Camera
+from efv2_ros.benchmark.report import Column, Distribution, Part, Table
+from efv2_ros.benchmark.stream import (
+    COUNTS,
+    COUNTS_NOTE,
+    Flow,
+    measure_flow,
+    node_parameters,
+    wait_for_node,
+)
+from efv2_ros.errors import Efv2Error
+from efv2_ros.node.session import session, stage_latencies
+
+_SLOTS = (1, 2)
+_MORE_THAN_IT_CAN_TAKE = 1.25
+_HIGHEST_RATE = 1000.0
+_WORK = ("convert", "postprocess", "publish")
+"""What the node does with an image besides `infer`."""
+
+_ADDED = ("wait", *_WORK)
+
+_THROUGHPUT = (
+    Column("slots", "slots", "d"),
+    Column("bare_fps", "bare model (FPS)", ".2f"),
+    Column("node_fps", "node (FPS)", ".2f"),
+    Column("ratio", "ratio", ".1%"),
+    *(Column(f"{stage}_ms", f"{stage} (ms)", ".2f") for stage in _ADDED),
+    *COUNTS,
+)
+_THROUGHPUT_NOTE = (
+    "Bare model: as many callers as the node has slots, nothing around `infer`, before and after "
+    "the stream. Stages are the node's medians; with more images than it can take, one always "
+    f"waits. {COUNTS_NOTE}"
+)
+_OVERHEAD = (
+    Column("median", "median of"),
+    Column("ms", "ms", ".3f"),
+    Column("ratio", "share of the bare infer", ".1%"),
+)
+
+
+def run(plan: Plan) -> Part:
+    """Throughput at each number of slots, then images one at a time."""
+    flows, rows, distributions = {}, [], []
+    for slots in plan.slots or (_SLOTS[:1] if plan.quick else _SLOTS):
+        plan.say(f"the node's throughput, slots {slots}")
+        request = replace(plan.request, slots=slots)
+        with bare_model(request, slots, plan.duration(3.0, 0.3)) as bare:
+            rate = min(_MORE_THAN_IT_CAN_TAKE * bare.fps, _HIGHEST_RATE)
+            parameters = {**node_parameters(request), "qos_reliability": "reliable"}
+            camera = Camera(rate, reliable=True)
+            flow = measure_flow(plan, parameters, camera, plan.duration(8.0, 0.5))
+        flows[f"slots {slots}"] = flow.latencies
+        rows.append(_row(slots, bare, flow))
+        described = _described(bare)
+    plan.say("what the node adds to one image")
+    overhead = _overhead(plan)
+    distributions = [
+        Distribution("the node, more images than it can take: stamp to result", flows)
+    ]
+    title = f"Throughput: {described}, {camera.encoding} {camera.width}x{camera.height}"
+    return Part([Table(title, _THROUGHPUT, rows, _THROUGHPUT_NOTE), overhead], distributions)
+
+
+def _row(slots: int, bare: Bare, flow: Flow) -> dict[str, Any]:
+    return {
+        "slots": slots,
+        "published_hz": flow.published_hz,
+        "bare_fps": bare.fps,
+        "node_fps": flow.fps,
+        "ratio": flow.fps / bare.fps,
+        **{f"{stage}_ms": flow.stages[stage].p50 for stage in _ADDED},
+        **flow.counts(),
+    }
+
+
+def _described(bare: Bare) -> str:
+    info = bare.model.runtime.info
+    return f"{bare.model.name} on {info.name} {info.version}"
+
+
+def _overhead(plan: Plan) -> Table:
+    """One image at a time, so that stages do not compete with each other."""
+    images = 10 if plan.quick else 200
+    request = replace(plan.request, slots=1)
+    frame = picture("bgr8", 640, 480)
+    # Every frame, so that what is published one at a time is not lost.
+    parameters = {**node_parameters(request), "queue_policy": "all"}
+    with (
+        bare_model(request, 1, plan.duration(3.0, 0.3)) as bare,
+        session("benchmark", parameters) as (process, listener),
+    ):
+        wait_for_node(process, listener)
+        for number in range(1, images + 1):
+            listener.publish(frame)
+            if not listener.wait_for_results(number):
+                raise Efv2Error(f"the node lost image {number}\n{process.stop()}")
+        listener.wait_for_diagnostics()
+        if listener.stream is None:
+            raise Efv2Error("the node publishes no diagnostics")
+        stages = stage_latencies(listener.stream)
+    figures = {
+        "infer in a bare loop (baseline)": bare.infer_ms,
+        "infer in the node": stages["infer"].p50,
+        **{stage: stages[stage].p50 for stage in _ADDED},
+        f"node overhead: {', '.join(_WORK)}": sum(stages[stage].p50 for stage in _WORK),
+    }
+    rows = [
+        {"median": name, "ms": figure, "ratio": figure / bare.infer_ms}
+        for name, figure in figures.items()
+    ]
+    title = f"What the node adds: {_described(bare)}, {images} images, bgr8 640x480"
+    return Table(title, _OVERHEAD, rows, "One image at a time.")

@@ -1,0 +1,81 @@
+"""Distributions as pictures. Needs matplotlib, which is asked for and not required."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from efv2_ros.benchmark.report import Distribution, Report
+from efv2_ros.errors import Efv2Error
+
+_COLUMNS = 4
+_SHOWN = 99.5
+"""Percentile up to which durations are drawn: one that lasted long must not squeeze the rest."""
+
+
+def check() -> None:
+    """Tell whether pictures can be made, before anything is measured for them.
+
+    Raises:
+        Efv2Error: They cannot.
+    """
+    _matplotlib()
+
+
+def write(report: Report, folder: Path) -> list[Path]:
+    """Write one PNG for each part that has distributions: their cumulative shares.
+
+    Args:
+        report: What was measured.
+        folder: Where; made if need be.
+
+    Raises:
+        Efv2Error: There is no matplotlib, or the folder cannot be written to.
+    """
+    matplotlib = _matplotlib()
+    written = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, part in report.parts.items():
+            if part.distributions:
+                path = folder / f"{name}.png"
+                _draw(matplotlib, list(part.distributions)).savefig(path, dpi=110)
+                written.append(path)
+    except OSError as error:
+        raise Efv2Error(f"cannot write the plots: {error}") from error
+    return written
+
+
+def _matplotlib() -> Any:
+    try:
+        import matplotlib.figure
+    except ImportError as error:
+        raise Efv2Error(
+            f"plots need matplotlib, which is not here ({error}): pip install matplotlib"
+        ) from error
+    return matplotlib
+
+
+def _draw(matplotlib: Any, distributions: list[Distribution]) -> Any:
+    columns = min(_COLUMNS, len(distributions))
+    rows = -(-len(distributions) // columns)
+    size = (8.0, 4.5) if len(distributions) == 1 else (4.5 * columns, 3.2 * rows)
+    figure = matplotlib.figure.Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).flat
+    for axes, distribution in zip(panels, distributions, strict=False):
+        for label, samples in distribution.series.items():
+            ordered = np.sort(samples)
+            axes.step(ordered, np.arange(1, ordered.size + 1) / ordered.size * 100,
+                      where="post", label=label)  # fmt: skip
+        for number, (label, limit) in enumerate(distribution.limits.items()):
+            axes.axvline(limit, color="black", linestyle=("--", ":")[number % 2], label=label)
+        axes.set_title(distribution.title, fontsize="medium")
+        shown = [float(np.percentile(each, _SHOWN)) for each in distribution.series.values()]
+        axes.set_xlim(0, max(*shown, *distribution.limits.values()) * 1.05)
+        axes.set_xlabel(f"milliseconds (up to the {_SHOWN}th percentile)")
+        axes.set_ylabel("share of calls or images (%)")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+    return figure

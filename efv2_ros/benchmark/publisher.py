@@ -1,0 +1,195 @@
+"""A camera in a process of its own: one image, serialized once, at an exact rate.
+
+Only its stamp is new each time, so that hundreds of images a second leave the CPU to the node.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+from efv2_ros.benchmark.frames import picture
+from efv2_ros.errors import Efv2Error
+
+_STAMP = struct.Struct("<iI")
+_STAMP_OFFSET = 4
+"""CDR: four bytes say how the rest is encoded, then an Image begins with its stamp."""
+
+_DISCOVERY_SECONDS = 30.0
+
+_PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+"""Where Fast DDS looks for a profile, from Kilted on and before."""
+
+_PROFILE = """\
+<dds xmlns="http://www.eprosima.com">
+  <profiles>
+    <transport_descriptors>
+      <transport_descriptor>
+        <transport_id>shm</transport_id>
+        <type>SHM</type>
+        <segment_size>33554432</segment_size>
+      </transport_descriptor>
+      <transport_descriptor>
+        <transport_id>udp</transport_id>
+        <type>UDPv4</type>
+      </transport_descriptor>
+    </transport_descriptors>
+    <participant profile_name="camera" is_default_profile="true">
+      <rtps>
+        <userTransports>
+          <transport_id>shm</transport_id>
+          <transport_id>udp</transport_id>
+        </userTransports>
+        <useBuiltinTransports>false</useBuiltinTransports>
+      </rtps>
+    </participant>
+  </profiles>
+</dds>
+"""
+"""Of its own accord Fast DDS has shared memory for 512 KiB, less than one large image."""
+
+
+@dataclass(frozen=True)
+class Camera:
+    """What is published.
+
+    Attributes:
+        rate: Images a second.
+        encoding: Of the images.
+        width: In pixels.
+        height: In pixels.
+        reliable: Whether lost images are sent again; cameras' usually are not.
+    """
+
+    rate: float
+    encoding: str = "nv12"
+    width: int = 640
+    height: int = 480
+    reliable: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.encoding} {self.width}x{self.height} at {self.rate:.0f} Hz"
+
+
+class Published(NamedTuple):
+    """How many images were published, and in how many seconds."""
+
+    frames: int
+    seconds: float
+
+
+class CameraProcess:
+    """Publishes from the moment somebody subscribes; a context manager that ends it.
+
+    Args:
+        camera: What to publish.
+        topic: Full name of the topic.
+
+    Fast DDS gets 32 MiB of shared memory, unless the environment names a profile for it.
+    """
+
+    def __init__(self, camera: Camera, topic: str) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        profile = Path(self._folder.name, "profile.xml")
+        profile.write_text(_PROFILE, encoding="utf-8")
+        given = os.environ.keys() & set(_PROFILE_VARIABLES)
+        ours = {} if given else dict.fromkeys(_PROFILE_VARIABLES, str(profile))
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", __name__, topic, json.dumps(asdict(camera))],
+            env={**os.environ, **ours},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __enter__(self) -> CameraProcess:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._process.returncode is None:
+            self._process.communicate()
+        self._folder.cleanup()
+
+    def stop(self) -> Published:
+        """End the stream.
+
+        Raises:
+            Efv2Error: The process ended before, or nobody subscribed.
+        """
+        told, _ = self._process.communicate()  # closes its standard input
+        if self._process.returncode:
+            raise Efv2Error("the benchmark's publisher failed: see above")
+        return Published(*json.loads(told))
+
+
+def publish_steadily(
+    publish: Callable[[bytes], None],
+    image: bytearray,
+    rate: float,
+    ended: threading.Event,
+) -> Published:
+    """Publish an image with the present time as its stamp until told to end.
+
+    Args:
+        publish: Takes a serialized Image.
+        image: A serialized Image; its stamp is overwritten.
+        rate: Images a second, kept on average: what is late does not delay the next.
+        ended: Set by another thread.
+    """
+    count, start = 0, time.monotonic()
+    while not ended.wait(max(0.0, start + count / rate - time.monotonic())):
+        _STAMP.pack_into(image, _STAMP_OFFSET, *divmod(time.time_ns(), 1_000_000_000))
+        publish(bytes(image))
+        count += 1
+    return Published(count, time.monotonic() - start)
+
+
+def main(topic: str, camera: Camera) -> None:
+    """Publish until standard input ends, then print what was published."""
+    import rclpy
+    from rclpy.qos import QoSProfile, ReliabilityPolicy
+    from rclpy.serialization import serialize_message
+    from sensor_msgs.msg import Image
+
+    from efv2_ros.node import messages
+
+    ended = threading.Event()
+
+    def wait_for_end() -> None:
+        sys.stdin.read()
+        ended.set()
+
+    threading.Thread(target=wait_for_end, daemon=True).start()
+    rclpy.init(args=[])
+    node = rclpy.create_node("benchmark_camera")
+    reliability = ReliabilityPolicy.RELIABLE if camera.reliable else ReliabilityPolicy.BEST_EFFORT
+    publisher = node.create_publisher(Image, topic, QoSProfile(depth=5, reliability=reliability))
+    frame = picture(camera.encoding, camera.width, camera.height)
+    image = bytearray(serialize_message(messages.image(frame)))
+    patience = time.monotonic() + _DISCOVERY_SECONDS
+    while not publisher.get_subscription_count():
+        if ended.wait(0.01) or time.monotonic() > patience:
+            sys.exit(f"nobody subscribes to {topic}")
+    print(json.dumps(publish_steadily(publisher.publish, image, camera.rate, ended)))
+    node.destroy_node()
+    rclpy.try_shutdown()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Camera(**json.loads(sys.argv[2])))

@@ -1,0 +1,184 @@
+"""A camera's stream through the node in its own process, and what became of every image."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from efv2_ros.benchmark.parts import Plan
+from efv2_ros.benchmark.publisher import Camera, CameraProcess
+from efv2_ros.benchmark.report import Column
+from efv2_ros.classifier import ModelRequest
+from efv2_ros.errors import Efv2Error
+from efv2_ros.latency import Percentiles
+from efv2_ros.node.session import (
+    CLASSIFIER_MODULE,
+    ClassifierProcess,
+    Listener,
+    session,
+    stage_latencies,
+    values,
+)
+
+COUNTS = (
+    Column("published_frames", "published", "d"),
+    Column("lost_frames", "lost on the way", "d"),
+    Column("dropped_frames", "dropped by the node"),
+    Column("classified_frames", "classified", "d"),
+)
+COUNTS_NOTE = (
+    "Published = lost + dropped + classified, from the first image to the last; the publisher is "
+    "a process of its own with shared memory for all its images."
+)
+
+_SETTLING_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class Flow:
+    """What became of a stream.
+
+    Attributes:
+        published: Images, by the publisher's count.
+        received: Images that reached the node, by its own count, as of the next two.
+        classified: Images with a result.
+        dropped: Images without one, by cause.
+        published_hz: Images published a second.
+        fps: Results a second, by the node's count, without start and end of the stream.
+        stages: Of the node's newest images, in milliseconds.
+        latencies: Milliseconds from an image's stamp to its result's arrival at a listener,
+            float64, 1-D; of the same time as `fps`.
+        disordered: Results whose stamp is not later than that of the result before.
+    """
+
+    published: int
+    received: int
+    classified: int
+    dropped: Mapping[str, int]
+    published_hz: float
+    fps: float
+    stages: Mapping[str, Percentiles]
+    latencies: NDArray[np.float64]
+    disordered: int
+
+    def counts(self) -> dict[str, Any]:
+        """The values of `COUNTS`."""
+        return {
+            "published_frames": self.published,
+            "lost_frames": self.published - self.received,
+            "dropped_frames": dict(self.dropped),
+            "classified_frames": self.classified,
+        }
+
+
+def measure_flow(
+    plan: Plan,
+    parameters: Mapping[str, Any],
+    camera: Camera,
+    seconds: float,
+    *,
+    module: str = CLASSIFIER_MODULE,
+    meanwhile: Callable[[Listener, float], None] = Listener.spin_for,
+) -> Flow:
+    """Stream images through the node.
+
+    Args:
+        plan: A quick one warms up for less long.
+        parameters: Of the node.
+        camera: What is streamed.
+        seconds: How long to measure.
+        module: See `ClassifierProcess`.
+        meanwhile: Spins the listener for so many seconds.
+
+    Raises:
+        Efv2Error: The node does not start, or loses its way.
+    """
+    parameters = {"diagnostics_period": 0.25, **parameters}
+    with session("benchmark", parameters, module=module) as (process, listener):
+        wait_for_node(process, listener)
+        with CameraProcess(camera, listener.images.topic_name) as publisher:
+            if not listener.wait_for_results(1):
+                raise Efv2Error(f"the node gave no result\n{process.stop()}")
+            listener.spin_for(0.25 if plan.quick else 1.0)
+            first, start, begin = *_classified(process, listener), len(listener.results)
+            meanwhile(listener, seconds)
+            last, end, stop = *_classified(process, listener), len(listener.results)
+            published = publisher.stop()
+        counts = _settled(process, listener)
+        stream = listener.stream
+        stages = stage_latencies(stream) if stream is not None else {}
+    system = time.time() - time.monotonic()
+    stamps = np.array(
+        [each.header.stamp.sec + each.header.stamp.nanosec / 1e9 for each in listener.results]
+    )
+    arrivals = np.array(listener.arrivals) + system
+    return Flow(
+        published=published.frames,
+        received=counts["frames received"],
+        classified=counts["frames classified"],
+        dropped={
+            key.removeprefix("dropped: "): count
+            for key, count in counts.items()
+            if key.startswith("dropped: ")
+        },
+        published_hz=published.frames / published.seconds,
+        fps=(last - first) / (end - start),
+        stages=stages,
+        latencies=(arrivals - stamps)[begin:stop] * 1e3,
+        disordered=int(np.count_nonzero(np.diff(stamps) <= 0)),
+    )
+
+
+def wait_for_node(process: ClassifierProcess, listener: Listener) -> None:
+    """Wait until the node classifies.
+
+    Raises:
+        Efv2Error: It does not, and says why.
+    """
+    listener.spin_until(lambda: listener.connected or not process.running, 60.0)
+    if not listener.connected:
+        raise Efv2Error(f"the node did not start\n{process.stop()}")
+
+
+def node_parameters(request: ModelRequest) -> dict[str, Any]:
+    """The node's parameters with which it runs just what a request means."""
+    parameters = {name: value for name, value in asdict(request).items() if value is not None}
+    for name in ("mean", "scale"):
+        if name in parameters:
+            parameters[name] = ",".join(map(str, parameters[name]))
+    return parameters
+
+
+def _counts(process: ClassifierProcess, listener: Listener) -> dict[str, int]:
+    """All counts of the node's next report."""
+    if not listener.wait_for_diagnostics() or listener.stream is None:
+        raise Efv2Error(f"the node publishes no diagnostics\n{process.stop()}")
+    reported = values(listener.stream)
+    return {
+        key: int(value)
+        for key, value in reported.items()
+        if key.startswith(("frames ", "dropped: "))
+    }
+
+
+def _classified(process: ClassifierProcess, listener: Listener) -> tuple[int, float]:
+    """How many images the node has classified, and when it was so, in seconds."""
+    return _counts(process, listener)["frames classified"], listener.reported_at
+
+
+def _settled(process: ClassifierProcess, listener: Listener) -> dict[str, int]:
+    """The counts once nothing is on its way any more."""
+    end = time.monotonic() + _SETTLING_SECONDS
+    before, now = dict[str, int](), _counts(process, listener)
+    while before != now or now["frames received"] != (
+        now["frames classified"] + now["frames dropped"]
+    ):
+        if time.monotonic() > end:
+            raise Efv2Error(f"the node's counts do not add up: {now}")
+        before, now = now, _counts(process, listener)
+    return now
