@@ -1,12 +1,11 @@
-"""The two commands that run the whole node for people to see, as people run them."""
+"""The command that runs the whole node for people to see, as people run it."""
 
-import json
 import re
 import subprocess
 import sys
 
 import pytest
-from tiny_models import mean_colour, projection
+from tiny_models import projection
 
 pytest.importorskip("rclpy")
 
@@ -42,17 +41,3 @@ def test_the_demo_of_a_model_that_is_not_there_fails_with_the_reason(tmp_path):
     assert done.returncode == 1
     assert "absent.onnx" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_the_benchmark_relates_the_node_to_the_bare_model(tmp_path):
-    folder = tmp_path / 'somebody\'s "own" models'
-    folder.mkdir()
-    model = mean_colour(folder / "m.onnx", height=64, width=96)
-    own = ["--model", model, "--mean", "1,2,3", "--scale", "0.1,0.1,0.1"]
-    done = efv2("bench", *own, "--frames", 20, "--json")
-    assert done.returncode == 0, done.stderr
-    figures = json.loads(done.stdout)
-    assert set(figures["stages"]) == {"convert", "postprocess", "publish"}
-    assert figures["overhead"] == pytest.approx(sum(figures["stages"].values()))
-    assert figures["ratio"] == pytest.approx(figures["overhead"] / figures["bare_infer"])
-    assert figures["frames"] == 20

@@ -70,18 +70,3 @@ def test_a_failure_of_one_thread_ends_them_all(bpu, tmp_path):
         measure(model, 4, 10)
     assert measure(model, 4, 10).frames == 40
     model.close()
-
-
-@pytest.mark.e2e
-def test_the_nodes_throughput_is_a_share_of_the_bare_models(zoo):
-    pytest.importorskip("rclpy")
-    done = efv2(
-        "bench", "--model", zoo, "--slots", 1, "--slots", 2, "--seconds", 0.5, "--json",
-        duration_us=20_000,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
-    assert set(report["node"]) == {"1", "2"}
-    for slots, fps in report["node"].items():
-        assert 0 < fps <= 50 * 1.05  # a device that takes 20 ms
-        assert report["ratio"][slots] == pytest.approx(fps / report["bare"])

@@ -72,6 +72,7 @@ def _measure(plan: Plan, slots: int) -> tuple[dict[str, Any], Distribution]:
     limit = 3 * bare.infer_ms + 1e3 / camera.rate
     row = {
         "slots": slots,
+        "rate_hz": camera.rate,
         "published_hz": flow.published_hz,
         "node_fps": flow.fps,
         "bare_fps": bare.fps,

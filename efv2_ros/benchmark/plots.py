@@ -64,6 +64,8 @@ def _draw(matplotlib: Any, distributions: list[Distribution]) -> Any:
     size = (8.0, 4.5) if len(distributions) == 1 else (4.5 * columns, 3.2 * rows)
     figure = matplotlib.figure.Figure(figsize=size, layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).flat
+    for spare in panels[len(distributions) :]:
+        spare.set_visible(False)
     for axes, distribution in zip(panels, distributions, strict=False):
         for label, samples in distribution.series.items():
             ordered = np.sort(samples)
@@ -73,7 +75,8 @@ def _draw(matplotlib: Any, distributions: list[Distribution]) -> Any:
             axes.axvline(limit, color="black", linestyle=("--", ":")[number % 2], label=label)
         axes.set_title(distribution.title, fontsize="medium")
         shown = [float(np.percentile(each, _SHOWN)) for each in distribution.series.values()]
-        axes.set_xlim(0, max(*shown, *distribution.limits.values()) * 1.05)
+        axes.set_ylim(0, 102)
+        axes.set_xlim(0, max([*shown, *distribution.limits.values()]) * 1.05)
         axes.set_xlabel(f"milliseconds (up to the {_SHOWN}th percentile)")
         axes.set_ylabel("share of calls or images (%)")
         axes.grid(alpha=0.3)

@@ -29,7 +29,8 @@ _STAMP_OFFSET = 4
 _DISCOVERY_SECONDS = 30.0
 
 _PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
-"""Where Fast DDS looks for a profile, from Kilted on and before."""
+"""What names a profile to Fast DDS 3, and to the 2 of Humble and Jazzy. Each warns of the other's
+or does not know it."""
 
 _PROFILE = """\
 <dds xmlns="http://www.eprosima.com">
@@ -103,11 +104,11 @@ class CameraProcess:
         self._folder = tempfile.TemporaryDirectory()
         profile = Path(self._folder.name, "profile.xml")
         profile.write_text(_PROFILE, encoding="utf-8")
+        variable = _PROFILE_VARIABLES[os.environ.get("ROS_DISTRO") in ("humble", "jazzy")]
         given = os.environ.keys() & set(_PROFILE_VARIABLES)
-        ours = {} if given else dict.fromkeys(_PROFILE_VARIABLES, str(profile))
         self._process = subprocess.Popen(
             [sys.executable, "-m", __name__, topic, json.dumps(asdict(camera))],
-            env={**os.environ, **ours},
+            env={**os.environ, **({} if given else {variable: str(profile)})},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
