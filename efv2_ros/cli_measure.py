@@ -132,8 +132,7 @@ def bench(
 ) -> None:
     """Measure each part against a baseline in the same run, and print tables in Markdown.
 
-    The parts are conversion, postprocess, node, overload and device. What a part needs and does
-    not find, as ROS or a model, is said in its place.
+    What a part needs and does not find, as ROS or a model, is said in its place.
     """
     from efv2_ros.benchmark import plots
 

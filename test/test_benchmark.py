@@ -121,12 +121,21 @@ def test_contenders_take_turns_and_get_every_input():
     assert calls[2:].count(0) == 20
 
 
-def test_durations_belong_to_their_contender():
+def test_durations_belong_to_their_contender_and_not_to_what_goes_before():
     slow, fast = interleaved(
-        [lambda _: time.sleep(0.02), lambda _: None], [None], 0.0, fewest=9
+        [lambda _: time.sleep(0.02), lambda _: None], [None], 0.0, fewest=9,
+        before=lambda: time.sleep(0.02),
     )  # fmt: skip
     assert slow.min() >= 20
     assert np.median(fast) < 20
+
+
+def test_results_that_are_not_later_than_the_one_before_are_counted():
+    pytest.importorskip("rclpy")
+    from efv2_ros.benchmark.stream import count_disordered
+
+    assert count_disordered(np.array([1, 2, 5])) == 0
+    assert count_disordered(np.array([1, 3, 3, 2, 4])) == 2
 
 
 @pytest.mark.parametrize("encoding", ["bgr8", "rgb8", "mono8", "nv12", "bayer_rggb8", "jpeg"])

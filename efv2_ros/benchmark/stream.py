@@ -112,11 +112,10 @@ def measure_flow(
         counts = _settled(process, listener)
         stream = listener.stream
         stages = stage_latencies(stream) if stream is not None else {}
-    system = time.time() - time.monotonic()
-    stamps = np.array(
-        [each.header.stamp.sec + each.header.stamp.nanosec / 1e9 for each in listener.results]
-    )
-    arrivals = np.array(listener.arrivals) + system
+    stamps = np.array([_nanoseconds(each.header.stamp) for each in listener.results])
+    # The listener's arrivals are steady times, stamps are the system's.
+    system = time.time_ns() - time.monotonic_ns()
+    latencies = np.array(listener.arrivals) * 1e3 - (stamps - system) / 1e6
     return Flow(
         published=published.frames,
         received=counts["frames received"],
@@ -129,9 +128,14 @@ def measure_flow(
         published_hz=published.frames / published.seconds,
         fps=(last - first) / (end - start),
         stages=stages,
-        latencies=(arrivals - stamps)[begin:stop] * 1e3,
-        disordered=int(np.count_nonzero(np.diff(stamps) <= 0)),
+        latencies=latencies[begin:stop],
+        disordered=count_disordered(stamps),
     )
+
+
+def count_disordered(stamps: NDArray[np.int64]) -> int:
+    """How many stamps, int64 of shape (results,), are not later than the one before."""
+    return int(np.count_nonzero(np.diff(stamps) <= 0))
 
 
 def wait_for_node(process: ClassifierProcess, listener: Listener) -> None:
@@ -152,6 +156,10 @@ def node_parameters(request: ModelRequest) -> dict[str, Any]:
         if name in parameters:
             parameters[name] = ",".join(map(str, parameters[name]))
     return parameters
+
+
+def _nanoseconds(stamp: Any) -> int:
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
 
 
 def _counts(process: ClassifierProcess, listener: Listener) -> dict[str, int]:
