@@ -298,6 +298,7 @@ def test_the_synthetic_runtime_has_slots_and_the_same_logits_each_time(tmp_path)
     image = ImageInput()
     runtime = synthetic.load(synthetic.model_file(tmp_path), image, RunOptions(slots=3))
     assert runtime.slots == 3
+    runtime = synthetic.load(synthetic.model_file(tmp_path), image, RunOptions(slots=1))
     nv12 = np.zeros(image.nv12_shape, np.uint8)
     first, second = runtime.infer(nv12), runtime.infer(nv12)
     assert first.shape == (1000,)
@@ -403,6 +404,7 @@ def test_an_overloaded_node_accounts_for_every_image_and_answers(bench, tmp_path
     _, report = bench("--part", "overload", *own, "--plots", folder)
     (row,) = rows_of(report, "overload")
     check_counts(row)
+    assert row["slots"] == 1
     assert row["dropped_frames"]["superseded"] > 0
     assert row["answers"] >= 1
     assert 0 < row["answer_p50_ms"] <= row["answer_max_ms"]

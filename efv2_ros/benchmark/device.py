@@ -49,7 +49,7 @@ def run(plan: Plan) -> Part:
             )
             rows.append(
                 {
-                    "slots": slots,
+                    "slots": flow.slots,
                     "published_hz": flow.published_hz,
                     "device_fps": synthetic.FPS,
                     "node_fps": flow.fps,

@@ -51,7 +51,7 @@ _OVERHEAD = (
 
 def run(plan: Plan) -> Part:
     """Throughput at each number of slots, then images one at a time."""
-    flows, rows, distributions = {}, [], []
+    flows, rows = {}, []
     for slots in plan.slots or (_SLOTS[:1] if plan.quick else _SLOTS):
         plan.say(f"the node's throughput, slots {slots}")
         request = replace(plan.request, slots=slots)
@@ -61,7 +61,7 @@ def run(plan: Plan) -> Part:
             camera = Camera(rate, reliable=True)
             flow = measure_flow(plan, parameters, camera, plan.duration(8.0, 0.5))
         flows[f"slots {slots}"] = flow.latencies
-        rows.append(_row(slots, bare, flow))
+        rows.append(_row(bare, flow))
         described = _described(bare)
     plan.say("what the node adds to one image")
     overhead = _overhead(plan)
@@ -72,9 +72,9 @@ def run(plan: Plan) -> Part:
     return Part([Table(title, _THROUGHPUT, rows, _THROUGHPUT_NOTE), overhead], distributions)
 
 
-def _row(slots: int, bare: Bare, flow: Flow) -> dict[str, Any]:
+def _row(bare: Bare, flow: Flow) -> dict[str, Any]:
     return {
-        "slots": slots,
+        "slots": flow.slots,
         "published_hz": flow.published_hz,
         "bare_fps": bare.fps,
         "node_fps": flow.fps,

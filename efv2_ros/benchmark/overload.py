@@ -71,7 +71,7 @@ def _measure(plan: Plan, slots: int) -> tuple[dict[str, Any], Distribution]:
     p50, p99 = np.percentile(flow.latencies, (50, 99)).tolist()
     limit = 3 * bare.infer_ms + 1e3 / camera.rate
     row = {
-        "slots": slots,
+        "slots": flow.slots,
         "rate_hz": camera.rate,
         "published_hz": flow.published_hz,
         "node_fps": flow.fps,

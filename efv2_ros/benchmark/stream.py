@@ -44,6 +44,7 @@ class Flow:
     """What became of a stream.
 
     Attributes:
+        slots: Of the node, by its own word.
         published: Images, by the publisher's count.
         received: Images that reached the node, by its own count, as of the next two.
         classified: Images with a result.
@@ -56,6 +57,7 @@ class Flow:
         disordered: Results whose stamp is not later than that of the result before.
     """
 
+    slots: int
     published: int
     received: int
     classified: int
@@ -110,13 +112,15 @@ def measure_flow(
             last, end, stop = *_classified(process, listener), len(listener.results)
             published = publisher.stop()
         counts = _settled(process, listener)
-        stream = listener.stream
-        stages = stage_latencies(stream) if stream is not None else {}
+        stream, model = listener.stream, listener.model
+        if stream is None or model is None:
+            raise Efv2Error("the node publishes no diagnostics")
     stamps = np.array([_nanoseconds(each.header.stamp) for each in listener.results])
     # The listener's arrivals are steady times, stamps are the system's.
     system = time.time_ns() - time.monotonic_ns()
     latencies = np.array(listener.arrivals) * 1e3 - (stamps - system) / 1e6
     return Flow(
+        slots=int(values(model)["slots"]),
         published=published.frames,
         received=counts["frames received"],
         classified=counts["frames classified"],
@@ -127,7 +131,7 @@ def measure_flow(
         },
         published_hz=published.frames / published.seconds,
         fps=(last - first) / (end - start),
-        stages=stages,
+        stages=stage_latencies(stream),
         latencies=latencies[begin:stop],
         disordered=count_disordered(stamps),
     )
