@@ -8,7 +8,7 @@ from typing import Any
 from efv2_ros.benchmark.bare import Bare, bare_model
 from efv2_ros.benchmark.frames import picture
 from efv2_ros.benchmark.parts import Plan
-from efv2_ros.benchmark.publisher import Camera
+from efv2_ros.benchmark.publisher import HIGHEST_RATE, Camera
 from efv2_ros.benchmark.report import Column, Distribution, Part, Table
 from efv2_ros.benchmark.stream import (
     COUNTS,
@@ -23,7 +23,6 @@ from efv2_ros.node.session import session, stage_latencies
 
 _SLOTS = (1, 2)
 _MORE_THAN_IT_CAN_TAKE = 1.25
-_HIGHEST_RATE = 1000.0
 _WORK = ("convert", "postprocess", "publish")
 """What the node does with an image besides `infer`."""
 
@@ -56,7 +55,7 @@ def run(plan: Plan) -> Part:
         plan.say(f"the node's throughput, slots {slots}")
         request = replace(plan.request, slots=slots)
         with bare_model(request, slots, plan.duration(3.0, 0.3)) as bare:
-            rate = min(_MORE_THAN_IT_CAN_TAKE * bare.fps, _HIGHEST_RATE)
+            rate = min(_MORE_THAN_IT_CAN_TAKE * bare.fps, HIGHEST_RATE)
             parameters = {**node_parameters(request), "qos_reliability": "reliable"}
             camera = Camera(rate, reliable=True)
             flow = measure_flow(plan, parameters, camera, plan.duration(8.0, 0.5))

@@ -12,13 +12,12 @@ from rclpy.parameter import Parameter
 
 from efv2_ros.benchmark.bare import bare_model
 from efv2_ros.benchmark.parts import Plan
-from efv2_ros.benchmark.publisher import Camera
+from efv2_ros.benchmark.publisher import HIGHEST_RATE, Camera
 from efv2_ros.benchmark.report import Column, Distribution, Part, Table
 from efv2_ros.benchmark.stream import COUNTS, COUNTS_NOTE, measure_flow, node_parameters
 from efv2_ros.node.session import Listener
 
 _TIMES = 5.0
-_HIGHEST_RATE = 1000.0
 _ASK_SECONDS = 0.5
 _PATIENCE_SECONDS = 10.0
 
@@ -60,7 +59,7 @@ def _measure(plan: Plan, slots: int) -> tuple[dict[str, Any], Distribution]:
     request = replace(plan.request, slots=slots)
     answers: list[float] = []
     with bare_model(request, slots, plan.duration(3.0, 0.3)) as bare:
-        camera = Camera(min(_TIMES * bare.fps, _HIGHEST_RATE))
+        camera = Camera(min(_TIMES * bare.fps, HIGHEST_RATE))
         flow = measure_flow(
             plan,
             node_parameters(request),

@@ -22,6 +22,9 @@ from typing import NamedTuple
 from efv2_ros.benchmark.frames import picture
 from efv2_ros.errors import Efv2Error
 
+HIGHEST_RATE = 1000.0
+"""Images a second with which a publisher in Python keeps up."""
+
 _STAMP = struct.Struct("<iI")
 _STAMP_OFFSET = 4
 """CDR: four bytes say how the rest is encoded, then an Image begins with its stamp."""
