@@ -27,13 +27,14 @@ from efv2_ros.node.session import (
 
 COUNTS = (
     Column("published_frames", "published", "d"),
-    Column("lost_frames", "lost on the way", "d"),
-    Column("dropped_frames", "dropped by the node"),
+    Column("lost_frames", "lost", "d"),
+    Column("dropped_frames", "dropped"),
     Column("classified_frames", "classified", "d"),
 )
 COUNTS_NOTE = (
-    "Published = lost + dropped + classified, from the first image to the last; the publisher is "
-    "a process of its own with shared memory for all its images."
+    "Published = lost + dropped + classified, from the first image to the last. Lost: on the way, "
+    "or replaced by a newer one before the node looked at it. The publisher is a process of its "
+    "own, with shared memory for many images."
 )
 
 _SETTLING_SECONDS = 15.0
