@@ -11,7 +11,7 @@ from efv2_ros.benchmark.report import Distribution, Report
 from efv2_ros.errors import Efv2Error
 
 _COLUMNS = 4
-_SHOWN = 99.5
+_SHOWN = 99
 """Percentile up to which durations are drawn: one that lasted long must not squeeze the rest."""
 
 

@@ -115,6 +115,7 @@ class CameraProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            start_new_session=True,  # Ctrl-C is not for it: it ends with its input
         )
 
     def __enter__(self) -> CameraProcess:
