@@ -100,13 +100,18 @@ def _ask(listener: Listener, seconds: float) -> list[float]:
     """Set a parameter to what it is, again and again; the seconds until each answer."""
     client = listener.node.create_client(SetParameters, f"{listener.classifier}/set_parameters")
     parameter = Parameter("top_k", value=5).to_parameter_msg()
-    answers: list[float] = []
-    end = time.monotonic() + seconds
-    listener.spin_until(client.service_is_ready, _PATIENCE_SECONDS)
-    while not answers or time.monotonic() < end:
+
+    def ask() -> float:
         start = time.monotonic()
         answer = client.call_async(SetParameters.Request(parameters=[parameter]))
         listener.spin_until(answer.done, _PATIENCE_SECONDS)
-        answers.append(time.monotonic() - start)
-        listener.spin_for(min(_ASK_SECONDS, end - time.monotonic()))
+        return time.monotonic() - start
+
+    end = time.monotonic() + seconds
+    listener.spin_until(client.service_is_ready, _PATIENCE_SECONDS)
+    ask()  # the middleware still has to find the way back
+    answers = [ask()]
+    while (left := end - time.monotonic()) > 0:
+        listener.spin_for(min(_ASK_SECONDS, left))
+        answers.append(ask())
     return answers
