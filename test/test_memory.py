@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -102,9 +103,12 @@ def test_the_node_says_so_at_debug(start, tmp_path, parameters, environment, sai
 def test_the_profile_is_used_unless_there_is_another(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     added = image_profile({})
-    assert set(added) == set(middleware.VARIABLES)
-    for path in added.values():
-        assert "segment_size" in (tmp_path / path).read_text()
+    assert "segment_size" in Path(added["FASTDDS_DEFAULT_PROFILES_FILE"]).read_text()
+    for distro in ("humble", "jazzy"):
+        assert image_profile({"ROS_DISTRO": distro}) == {
+            "FASTRTPS_DEFAULT_PROFILES_FILE": added["FASTDDS_DEFAULT_PROFILES_FILE"]
+        }
+    assert image_profile({"ROS_DISTRO": "kilted"}) == added
     for variable in middleware.VARIABLES:
         assert image_profile({variable: "/my/own.xml"}) == {}
         assert image_profile({variable: ""}) == added
@@ -116,7 +120,7 @@ def test_the_profile_is_used_unless_there_is_another(tmp_path, monkeypatch):
 def test_large_images_arrive_best_effort(start, tmp_path, photos):
     """With stock Fast DDS next to none do."""
     model = str(projection(tmp_path / "model.onnx"))
-    environment = {**os.environ, **image_profile({})}
+    environment = {**os.environ, **image_profile(os.environ)}
     process, talker = start(
         {"model_path": model}, environment=environment, reliability=ReliabilityPolicy.BEST_EFFORT
     )

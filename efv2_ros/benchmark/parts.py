@@ -15,6 +15,7 @@ from efv2_ros.errors import Efv2Error
 PARTS = MappingProxyType(
     {
         "conversion": "efv2_ros.benchmark.conversion",
+        "transport": "efv2_ros.benchmark.transport",
         "postprocess": "efv2_ros.benchmark.postprocess",
         "node": "efv2_ros.benchmark.node",
         "overload": "efv2_ros.benchmark.overload",

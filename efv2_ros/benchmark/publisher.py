@@ -10,17 +10,16 @@ import os
 import struct
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
 from efv2_ros.benchmark.frames import picture
 from efv2_ros.errors import Efv2Error
+from efv2_ros.node.middleware import image_profile
 
 HIGHEST_RATE = 1000.0
 """Images a second with which a publisher in Python keeps up."""
@@ -30,38 +29,6 @@ _STAMP_OFFSET = 4
 """CDR: four bytes say how the rest is encoded, then an Image begins with its stamp."""
 
 _DISCOVERY_SECONDS = 30.0
-
-_PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
-"""What names a profile to Fast DDS 3, and to the 2 of Humble and Jazzy. Each warns of the other's
-or does not know it."""
-
-_PROFILE = """\
-<dds xmlns="http://www.eprosima.com">
-  <profiles>
-    <transport_descriptors>
-      <transport_descriptor>
-        <transport_id>shm</transport_id>
-        <type>SHM</type>
-        <segment_size>33554432</segment_size>
-      </transport_descriptor>
-      <transport_descriptor>
-        <transport_id>udp</transport_id>
-        <type>UDPv4</type>
-      </transport_descriptor>
-    </transport_descriptors>
-    <participant profile_name="camera" is_default_profile="true">
-      <rtps>
-        <userTransports>
-          <transport_id>shm</transport_id>
-          <transport_id>udp</transport_id>
-        </userTransports>
-        <useBuiltinTransports>false</useBuiltinTransports>
-      </rtps>
-    </participant>
-  </profiles>
-</dds>
-"""
-"""Of its own accord Fast DDS has shared memory for 512 KiB, less than one large image."""
 
 
 @dataclass(frozen=True)
@@ -99,19 +66,12 @@ class CameraProcess:
     Args:
         camera: What to publish.
         topic: Full name of the topic.
-
-    Fast DDS gets 32 MiB of shared memory, unless the environment names a profile for it.
     """
 
     def __init__(self, camera: Camera, topic: str) -> None:
-        self._folder = tempfile.TemporaryDirectory()
-        profile = Path(self._folder.name, "profile.xml")
-        profile.write_text(_PROFILE, encoding="utf-8")
-        variable = _PROFILE_VARIABLES[os.environ.get("ROS_DISTRO") in ("humble", "jazzy")]
-        given = os.environ.keys() & set(_PROFILE_VARIABLES)
         self._process = subprocess.Popen(
             [sys.executable, "-m", __name__, topic, json.dumps(asdict(camera))],
-            env={**os.environ, **({} if given else {variable: str(profile)})},
+            env={**os.environ, **image_profile(os.environ)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -129,7 +89,6 @@ class CameraProcess:
     ) -> None:
         if self._process.returncode is None:
             self._process.communicate()
-        self._folder.cleanup()
 
     def stop(self) -> Published:
         """End the stream.

@@ -8,14 +8,17 @@ from pathlib import Path
 from efv2_ros.resources import share_path
 
 VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
-"""What names Fast DDS's profiles, in its version 3 (Kilted) and before."""
+"""What names Fast DDS's profiles: in version 3, from Kilted on, and in version 2, which does not
+know the first. Version 3 warns of the second."""
+
+_VERSION_2 = ("humble", "iron", "jazzy")
 
 _FILES = ("DEFAULT_FASTDDS_PROFILES.xml", "DEFAULT_FASTRTPS_PROFILES.xml")
 """What Fast DDS reads besides, from the working folder."""
 
 
 def image_profile(environment: Mapping[str, str]) -> dict[str, str]:
-    """Variables with which a process takes and publishes images by `config/fastdds_images.xml`.
+    """The variable with which a process takes and publishes images by `config/fastdds_images.xml`.
 
     Args:
         environment: The variables there are; nothing is added to a profile of the user's own.
@@ -24,4 +27,5 @@ def image_profile(environment: Mapping[str, str]) -> dict[str, str]:
         Path(each).exists() for each in _FILES
     ):
         return {}
-    return dict.fromkeys(VARIABLES, str(share_path("config", "fastdds_images.xml")))
+    name = VARIABLES[environment.get("ROS_DISTRO") in _VERSION_2]
+    return {name: str(share_path("config", "fastdds_images.xml"))}

@@ -1,0 +1,74 @@
+"""A process that takes images as the node does, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from typing import Any
+
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+
+from efv2_ros.benchmark.transport import Way
+from efv2_ros.node.memory import keep_memory
+from efv2_ros.node.parameters import Settings
+from efv2_ros.node.source import ImageSource
+from efv2_ros.vision.frame import Frame
+
+_WARM_UP = 10
+_PATIENCE_SECONDS = 60.0
+
+
+def receive(namespace: str, images: int, way: Way) -> dict[str, Any]:
+    """Take images, reliably.
+
+    Args:
+        namespace: Where `image` is published.
+        images: How many to measure, after a few others.
+        way: How to take them.
+
+    Returns:
+        `cpu_seconds` and `page_faults` of this process while it took them, and `latencies_ms` from
+        each image's stamp to its frame.
+    """
+    if way.keep_memory:
+        keep_memory()
+    rclpy.init(args=[])
+    node = rclpy.create_node("benchmark_subscriber", namespace=namespace)
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    latencies: list[float] = []
+
+    def take(frame: Frame) -> None:
+        latencies.append((time.time_ns() - frame.header.nanoseconds) / 1e6)
+
+    def fail(error: Exception) -> None:
+        raise error
+
+    settings = Settings(subscription=way.subscription, qos_reliability="reliable")
+    ImageSource(node, settings, received=lambda: None, frame=take, fault=fail)
+    patience = time.monotonic() + _PATIENCE_SECONDS
+
+    def spin(count: int) -> None:
+        while len(latencies) < count:
+            if time.monotonic() > patience:
+                sys.exit(f"{len(latencies)} of {count} images arrived")
+            executor.spin_once(timeout_sec=0.1)
+
+    spin(_WARM_UP)
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    spin(_WARM_UP + images)
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    node.destroy_node()
+    rclpy.try_shutdown()
+    return {
+        "cpu_seconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+        "page_faults": after.ru_minflt - before.ru_minflt,
+        "latencies_ms": latencies[_WARM_UP:],
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(receive(sys.argv[1], int(sys.argv[2]), Way(**json.loads(sys.argv[3])))))

@@ -1,0 +1,135 @@
+"""From a publisher's process to a frame: a typed subscription's costs, and the node's."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from efv2_ros.benchmark.parts import Plan
+from efv2_ros.benchmark.publisher import Camera, CameraProcess
+from efv2_ros.benchmark.report import Column, Distribution, Part, Table
+from efv2_ros.errors import Efv2Error
+from efv2_ros.node.middleware import image_profile
+
+CAMERAS = (
+    Camera(60.0, "bgr8", 640, 480, reliable=True),
+    Camera(20.0, "bgr8", 1920, 1080, reliable=True),
+)
+
+
+@dataclass(frozen=True)
+class Way:
+    """How images are received.
+
+    Attributes:
+        subscription: The node's parameter of that name.
+        keep_memory: As the node's parameter, except that False leaves malloc as it is.
+    """
+
+    subscription: str
+    keep_memory: bool
+
+    def __str__(self) -> str:
+        return f"{self.subscription}, malloc {'keeps memory' if self.keep_memory else 'as it is'}"
+
+
+WAYS = (Way("typed", False), Way("typed", True), Way("serialized", False), Way("serialized", True))
+"""The first is the baseline: plain rclpy. The last is the node's."""
+
+_ROUNDS = 3
+_COLUMNS = (
+    Column("size", "size"),
+    Column("way", "subscription"),
+    Column("cpu_ms", "CPU (ms an image)", ".2f"),
+    Column("cpu_ratio", "of typed", ".0%"),
+    Column("page_faults", "page faults", ".0f"),
+    Column("p50_ms", "latency p50 (ms)", ".2f"),
+    Column("p99_ms", "p99 (ms)", ".2f"),
+    Column("images", "images", "d"),
+)
+_NOTE = (
+    f"bgr8, publisher and subscriber in processes of their own, the ways in turn, {_ROUNDS} "
+    "rounds. CPU and page faults are the whole subscribing process's, middleware included, "
+    "divided by the images it took; the frame is made, no pixel is looked at. Latency: from the "
+    "stamp, just before publishing, to the frame. All processes use config/fastdds_images.xml."
+)
+
+
+@dataclass(frozen=True)
+class Reception:
+    """What one subscriber measured; see `subscriber.receive`."""
+
+    cpu_seconds: float
+    page_faults: int
+    latencies_ms: list[float]
+
+
+def run(plan: Plan) -> Part:
+    """Every way of receiving, at every size, in turn."""
+    rows: list[dict[str, Any]] = []
+    distributions = []
+    for camera in CAMERAS:
+        size = f"{camera.width}x{camera.height}"
+        images = max(5, round(camera.rate * plan.duration(5.0, 0.5)))
+        received: dict[Way, list[Reception]] = {way: [] for way in WAYS}
+        for number in range(1 if plan.quick else _ROUNDS):
+            plan.say(f"transport of {size}, round {number + 1}")
+            for way in WAYS:
+                received[way].append(_receive(camera, way, images))
+        rows += _rows(size, received)
+        series = {str(way): _latencies(each) for way, each in received.items()}
+        distributions.append(Distribution(f"bgr8 {size}: stamp to frame", series))
+    return Part([Table("From publisher to frame", _COLUMNS, rows, _NOTE)], distributions)
+
+
+def _receive(camera: Camera, way: Way, images: int) -> Reception:
+    namespace = f"/efv2_transport_{os.getpid()}"
+    with CameraProcess(camera, f"{namespace}/image") as publisher:
+        done = subprocess.run(
+            [sys.executable, "-m", "efv2_ros.benchmark.subscriber", namespace, str(images),
+             json.dumps(asdict(way))],
+            env={**os.environ, **image_profile(os.environ)}, stdout=subprocess.PIPE, text=True,
+            check=False,
+        )  # fmt: skip
+        if done.returncode:
+            raise Efv2Error("the benchmark's subscriber failed: see above")
+        publisher.stop()
+    return Reception(**json.loads(done.stdout))
+
+
+def _rows(size: str, received: dict[Way, list[Reception]]) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for way, receptions in received.items():
+        latencies = _latencies(receptions)
+        p50, p99 = np.percentile(latencies, (50, 99)).tolist()
+        # Of the rounds the median: a round in which something else ran must not count.
+        cpu = float(np.median([_each(x, x.cpu_seconds * 1e3) for x in receptions]))
+        rows.append(
+            {
+                "size": size,
+                "way": str(way),
+                "cpu_ms": cpu,
+                "cpu_ratio": cpu / rows[0]["cpu_ms"] if rows else 1.0,
+                "page_faults": float(np.median([_each(x, x.page_faults) for x in receptions])),
+                "p50_ms": p50,
+                "p99_ms": p99,
+                "images": len(latencies),
+            }
+        )
+    return rows
+
+
+def _each(reception: Reception, total: float) -> float:
+    return total / len(reception.latencies_ms)
+
+
+def _latencies(receptions: Sequence[Reception]) -> NDArray[np.float64]:
+    return np.concatenate([each.latencies_ms for each in receptions])
