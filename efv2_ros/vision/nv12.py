@@ -229,9 +229,10 @@ class Nv12Converter:
     def _picture(self, plan: Plan, out: Nv12Planes) -> Nv12Planes:
         """Paints `out` grey if it needs padding, and returns the picture's part of it."""
         x, y = plan.x, plan.y
-        if (x.samples, y.samples) != self._size:
-            out.y.fill(_PADDING[self._nv12_range])
-            out.uv.fill(NEUTRAL)
+        if (x.samples, y.samples) == self._size:
+            return out
+        out.y.fill(_PADDING[self._nv12_range])
+        out.uv.fill(NEUTRAL)
         return Nv12Planes(
             out.y[y.start : y.start + y.samples, x.start : x.start + x.samples],
             out.uv[

@@ -18,13 +18,39 @@ NEUTRAL = 128
 _DEMOSAIC_MARGIN = 2
 """Pixels beyond a window that bilinear demosaicing of the window's own pixels looks at."""
 
-_COLOUR_CODES = {
-    FORMATS["bgr8"]: (cv2.COLOR_BGR2GRAY, cv2.COLOR_BGR2YCrCb),
-    FORMATS["rgb8"]: (cv2.COLOR_RGB2GRAY, cv2.COLOR_RGB2YCrCb),
-    FORMATS["bgra8"]: (cv2.COLOR_BGRA2GRAY, cv2.COLOR_BGR2YCrCb),
-    FORMATS["rgba8"]: (cv2.COLOR_RGBA2GRAY, cv2.COLOR_RGB2YCrCb),
+_COLOURS = {
+    FORMATS["bgr8"]: (cv2.COLOR_BGR2GRAY, False),
+    FORMATS["rgb8"]: (cv2.COLOR_RGB2GRAY, True),
+    FORMATS["bgra8"]: (cv2.COLOR_BGRA2GRAY, False),
+    FORMATS["rgba8"]: (cv2.COLOR_RGBA2GRAY, True),
 }
-"""OpenCV's conversions to Y, and to Y, Cr, Cb with any fourth channel ignored."""
+"""OpenCV's conversion to Y, and whether R comes before B."""
+
+_U_GAIN, _V_GAIN = 1 / 1.772, 1 / 1.402
+"""Of B - Y and of R - Y: JFIF 1.02."""
+
+
+class _ColourScratch:
+    """Planes of Y, B and R and of their halves, each three in one piece.
+
+    Attributes:
+        stacked: All rows of Y, B and R, uint8, shape (3 * height, width).
+        y: The first of them.
+        stacked_halves: The same of half the size.
+        halves: Its parts.
+    """
+
+    def __init__(self, width: int, height: int) -> None:
+        self.stacked = np.empty((3 * height, width), np.uint8)
+        self.y, self._b, self._r = self.stacked.reshape(3, height, width)
+        self.stacked_halves = np.empty((3 * height // 2, width // 2), np.uint8)
+        self.halves = tuple(self.stacked_halves.reshape(3, height // 2, width // 2))
+        self._alpha = np.empty((height, width), np.uint8)
+
+    def channels(self, count: int, is_rgb: bool) -> list[NDArray[np.uint8]]:
+        """Where to put a picture's channels; G goes where Y will be."""
+        ends = (self._r, self._b) if is_rgb else (self._b, self._r)
+        return [ends[0], self.y, ends[1], self._alpha][:count]
 
 
 class Plan:
@@ -65,8 +91,7 @@ class Plan:
         )
         # Scratch that OpenCV allocates on the first frame and reuses from then on.
         self._demosaiced: NDArray[Any] | None = None
-        self._half: NDArray[Any] | None = None
-        self._ycrcb: NDArray[Any] | None = None
+        self._colour = _ColourScratch(self.x.samples, self.y.samples)
 
     def write(
         self, rows: NDArray[np.uint8], planes: Nv12Planes, is_bigendian: bool = False
@@ -107,16 +132,18 @@ class Plan:
     def _write_colour(
         self, image: NDArray[np.uint8], pixels: PixelFormat, planes: Nv12Planes
     ) -> None:
-        to_gray, to_ycrcb = _COLOUR_CODES[pixels]
-        small = self._luma(image)
-        cv2.cvtColor(small, to_gray, planes.y)
-        # Chroma is linear in R, G, B: averaging first converts a quarter of the pixels. OpenCV's
-        # YCrCb factors are 0.564 and 0.713, 1/1.772 and 1/1.402 to three places.
-        height, width = planes.uv.shape[:2]
-        half: NDArray[Any] = cv2.resize(small, (width, height), self._half, 0, 0, cv2.INTER_AREA)
-        ycrcb: NDArray[Any] = cv2.cvtColor(half, to_ycrcb, self._ycrcb)
-        cv2.mixChannels([ycrcb], [planes.uv], [2, 0, 1, 1])
-        self._half, self._ycrcb = half, ycrcb
+        # Chroma is linear in B, R and Y: the means of 2x2 pixels first, of all three at once.
+        to_gray, is_rgb = _COLOURS[pixels]
+        small, scratch = self._luma(image), self._colour
+        y, u, v = scratch.halves
+        cv2.split(small, scratch.channels(small.shape[2], is_rgb))
+        cv2.cvtColor(small, to_gray, scratch.y)
+        cv2.resize(scratch.stacked, scratch.stacked_halves.shape[::-1], scratch.stacked_halves,
+                   0, 0, cv2.INTER_AREA)  # fmt: skip
+        cv2.addWeighted(u, _U_GAIN, y, -_U_GAIN, NEUTRAL, u)
+        cv2.addWeighted(v, _V_GAIN, y, -_V_GAIN, NEUTRAL, v)
+        np.copyto(planes.y, scratch.y)
+        cv2.merge((u, v), planes.uv)
 
     def _write_bayer(self, raw: NDArray[np.uint8], planes: Nv12Planes) -> None:
         assert self._pixels.to_bgr is not None
