@@ -16,7 +16,7 @@ def interleaved(
     seconds: float,
     *,
     fewest: int = 3,
-    before: Callable[[], object] = lambda: None,
+    prepare: Callable[[Any], Any] = lambda value: value,
 ) -> NDArray[np.float64]:
     """Time contenders in turn until time is up; each call gets the next input, over and over.
 
@@ -25,13 +25,13 @@ def interleaved(
         inputs: What they are given; many, for caches that do not know them.
         seconds: How long.
         fewest: Rounds, however long they take.
-        before: Called before each call, outside the time.
+        prepare: Makes what a call is given from an input, outside the time.
 
     Returns:
         Milliseconds, float64, shape (contenders, rounds).
     """
     for each in contenders:
-        each(inputs[-1])
+        each(prepare(inputs[-1]))
     count, calls = len(contenders), 0
     rounds: list[list[float]] = []
     end = time.perf_counter() + seconds
@@ -40,9 +40,8 @@ def interleaved(
         for place in range(count):
             # Nobody always comes after the same neighbour's use of the caches.
             turn = (place + len(rounds)) % count
-            value = inputs[calls % len(inputs)]
+            value = prepare(inputs[calls % len(inputs)])
             calls += 1
-            before()
             start = time.perf_counter()
             contenders[turn](value)
             durations[turn] = time.perf_counter() - start

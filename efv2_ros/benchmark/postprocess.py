@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from efv2_ros.benchmark import baseline
 from efv2_ros.benchmark.interleave import interleaved
@@ -36,9 +38,15 @@ def run(plan: Plan) -> Part:
     seconds = plan.duration(5.0, 0.3)
     rows: list[dict[str, Any]] = []
     distributions = []
-    for caches, before in (("cold", filler.max), ("warm", lambda: None)):
+
+    def cold(value: NDArray[np.float32]) -> NDArray[np.float32]:
+        filler.max()
+        return value
+
+    states: dict[str, Callable[[Any], Any]] = {"cold": cold, "warm": lambda value: value}
+    for caches, prepare in states.items():
         plan.say(f"postprocessing with {caches} caches")
-        times = interleaved([baseline.top_k, top_k], logits, seconds, before=before)
+        times = interleaved([baseline.top_k, top_k], logits, seconds, prepare=prepare)
         base, ours = np.median(times, axis=1) * 1e3
         rows.append(
             {
