@@ -31,26 +31,26 @@ _U_GAIN, _V_GAIN = 1 / 1.772, 1 / 1.402
 
 
 class _ColourScratch:
-    """Planes of Y, B and R and of their halves, each three in one piece.
+    """Planes of B and R, and those of half the size with Y's: memory that is soon used again.
 
     Attributes:
-        stacked: All rows of Y, B and R, uint8, shape (3 * height, width).
-        y: The first of them.
-        stacked_halves: The same of half the size.
-        halves: Its parts.
+        ends: All rows of B, then of R: uint8, shape (2 * height, width).
+        b: Its first part.
+        r: Its second part.
+        half_ends: The same of half the size.
+        half_b: Its first part.
+        half_r: Its second part.
+        half_y: Y of half the size.
+        alpha: What is split off and not used.
     """
 
     def __init__(self, width: int, height: int) -> None:
-        self.stacked = np.empty((3 * height, width), np.uint8)
-        self.y, self._b, self._r = self.stacked.reshape(3, height, width)
-        self.stacked_halves = np.empty((3 * height // 2, width // 2), np.uint8)
-        self.halves = tuple(self.stacked_halves.reshape(3, height // 2, width // 2))
-        self._alpha = np.empty((height, width), np.uint8)
-
-    def channels(self, count: int, is_rgb: bool) -> list[NDArray[np.uint8]]:
-        """Where to put a picture's channels; G goes where Y will be."""
-        ends = (self._r, self._b) if is_rgb else (self._b, self._r)
-        return [ends[0], self.y, ends[1], self._alpha][:count]
+        self.ends = np.empty((2 * height, width), np.uint8)
+        self.b, self.r = self.ends.reshape(2, height, width)
+        self.half_ends = np.empty((height, width // 2), np.uint8)
+        self.half_b, self.half_r = self.half_ends.reshape(2, height // 2, width // 2)
+        self.half_y = np.empty((height // 2, width // 2), np.uint8)
+        self.alpha = np.empty((height, width), np.uint8)
 
 
 class Plan:
@@ -132,17 +132,19 @@ class Plan:
     def _write_colour(
         self, image: NDArray[np.uint8], pixels: PixelFormat, planes: Nv12Planes
     ) -> None:
-        # Chroma is linear in B, R and Y: the means of 2x2 pixels first, of all three at once.
         to_gray, is_rgb = _COLOURS[pixels]
         small, scratch = self._luma(image), self._colour
-        y, u, v = scratch.halves
-        cv2.split(small, scratch.channels(small.shape[2], is_rgb))
-        cv2.cvtColor(small, to_gray, scratch.y)
-        cv2.resize(scratch.stacked, scratch.stacked_halves.shape[::-1], scratch.stacked_halves,
-                   0, 0, cv2.INTER_AREA)  # fmt: skip
+        first, last = (scratch.r, scratch.b) if is_rgb else (scratch.b, scratch.r)
+        # G goes where Y will be: every plane less is one less to bring into the cache.
+        cv2.split(small, [first, planes.y, last, scratch.alpha][: small.shape[2]])
+        cv2.cvtColor(small, to_gray, planes.y)
+        # Chroma is linear in B, R and Y: the means of 2x2 pixels first.
+        u, v, y = scratch.half_b, scratch.half_r, scratch.half_y
+        cv2.resize(scratch.ends, scratch.half_ends.shape[::-1], scratch.half_ends, 0, 0,
+                   cv2.INTER_AREA)  # fmt: skip
+        cv2.resize(planes.y, y.shape[::-1], y, 0, 0, cv2.INTER_AREA)
         cv2.addWeighted(u, _U_GAIN, y, -_U_GAIN, NEUTRAL, u)
         cv2.addWeighted(v, _V_GAIN, y, -_V_GAIN, NEUTRAL, v)
-        np.copyto(planes.y, scratch.y)
         cv2.merge((u, v), planes.uv)
 
     def _write_bayer(self, raw: NDArray[np.uint8], planes: Nv12Planes) -> None:
