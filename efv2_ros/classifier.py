@@ -5,9 +5,13 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from efv2_ros.models.catalog import Catalog, ModelSpec, spec_for_file
 from efv2_ros.models.modelfile import ModelError
@@ -18,6 +22,7 @@ from efv2_ros.runtimes.base import (
     RunOptions,
     Runtime,
     RuntimeKind,
+    Slot,
     open_runtime,
     select_runtime,
 )
@@ -163,8 +168,15 @@ def _find(request: ModelRequest, progress: Progress | None) -> tuple[str, Resolv
         raise ModelError(f"cannot look for the model: {error}") from error
 
 
-def load_model(request: ModelRequest, progress: Progress | None = None) -> Model:
+def load_model(
+    request: ModelRequest, progress: Progress | None = None, *, spare_slots: int = 0
+) -> Model:
     """Find, check and load a model.
+
+    Args:
+        request: Which, and how to run it.
+        progress: See `Progress`.
+        spare_slots: Slots beyond those in use at once, for images that are made ready meanwhile.
 
     Raises:
         ModelError, RuntimeUnavailableError: As `find_model`.
@@ -174,7 +186,9 @@ def load_model(request: ModelRequest, progress: Progress | None = None) -> Model
     name, file = _find(request, progress)
     spec = file.spec
     image = ImageInput(spec.height, spec.width, spec.nv12_range, spec.mean, spec.scale)
-    runtime = open_runtime(file.path, image, name, request.run_options())
+    options = request.run_options()
+    options = replace(options, slots=options.slots + spare_slots)
+    runtime = open_runtime(file.path, image, name, options)
     try:
         labels = _labels(spec, runtime.info.classes)
     except LabelsError:
@@ -248,33 +262,53 @@ class Classified(NamedTuple):
         ]
 
 
-class _Lane:
-    """What one caller needs for itself."""
+class _Prepared(NamedTuple):
+    """An image in a slot of the runtime."""
 
-    def __init__(self, model: Model, options: ViewOptions) -> None:
-        image = model.image
-        self.converter = Nv12Converter(
-            image.width,
-            image.height,
-            fit=options.fit,
-            crop_pct=model.file.spec.crop_pct,
-            roi=options.roi,
-            nv12_range=image.nv12_range,
-            input_range=options.input_range,
-            antialias=options.antialias,
-        )
-        self.top_k = TopK(model.runtime.info.classes, options.top_k, options.score_threshold)
+    lease: ExitStack
+    slot: Slot
+    convert: float
+
+
+class _Inferred(NamedTuple):
+    """Logits of an image, and the seconds that each stage took."""
+
+    logits: NDArray[np.float32]
+    convert: float
+    infer: float
+
+
+def _converter(model: Model, options: ViewOptions) -> Nv12Converter:
+    image = model.image
+    return Nv12Converter(
+        image.width,
+        image.height,
+        fit=options.fit,
+        crop_pct=model.file.spec.crop_pct,
+        roi=options.roi,
+        nv12_range=image.nv12_range,
+        input_range=options.input_range,
+        antialias=options.antialias,
+    )
 
 
 class Classifier:
-    """A model and a way of looking at frames. Threads, at most `slots` of them, may share it."""
+    """A model and a way of looking at frames. Threads, at most `slots` of them, may share it.
+
+    `classify` does all; its three parts are the stages of a `Pipeline`, in which the next image is
+    converted while the model runs.
+    """
 
     def __init__(self, model: Model, options: ViewOptions | None = None) -> None:
         self.model = model
         self.options = options or ViewOptions()
-        self._lanes: queue.SimpleQueue[_Lane] = queue.SimpleQueue()
+        self._converters: queue.SimpleQueue[Nv12Converter] = queue.SimpleQueue()
+        self._top_ks: queue.SimpleQueue[TopK] = queue.SimpleQueue()
         for _ in range(model.runtime.slots):
-            self._lanes.put(_Lane(model, self.options))
+            self._converters.put(_converter(model, self.options))
+            self._top_ks.put(
+                TopK(model.runtime.info.classes, self.options.top_k, self.options.score_threshold)
+            )
 
     def classify(self, frame: Frame) -> Classified:
         """Classify one frame.
@@ -283,18 +317,52 @@ class Classifier:
             FrameError: The frame cannot be turned into the model's input.
             InferenceError: The runtime failed on it.
         """
-        lane = self._lanes.get()
-        try:
-            with self.model.runtime.slot() as slot:
+        return self.finish(self.work(self.prepare(frame)))
+
+    def prepare(self, frame: Frame) -> _Prepared:
+        """Convert a frame to where the model reads it; waits for a slot of the runtime.
+
+        Returns:
+            What `work` or `discard` must be called with, to free the slot.
+
+        Raises:
+            FrameError: The frame cannot be turned into the model's input.
+            InferenceError: The runtime is closed.
+        """
+        with ExitStack() as lease:
+            slot = lease.enter_context(self.model.runtime.slot())
+            converter = self._converters.get()
+            try:
                 start = time.perf_counter()
-                lane.converter.convert_into(frame, slot.nv12)
-                converted = time.perf_counter()
-                logits = slot.infer()
-                inferred = time.perf_counter()
-            prediction = lane.top_k(logits)
-            end = time.perf_counter()
+                converter.convert_into(frame, slot.nv12)
+                convert = time.perf_counter() - start
+            finally:
+                self._converters.put(converter)
+            return _Prepared(lease.pop_all(), slot, convert)
+
+    def discard(self, prepared: _Prepared) -> None:
+        """Free the slot of a frame that will not be classified."""
+        prepared.lease.close()
+
+    def work(self, prepared: _Prepared) -> _Inferred:
+        """Run the model and free the slot.
+
+        Raises:
+            InferenceError: The runtime failed.
+        """
+        with prepared.lease:
+            start = time.perf_counter()
+            logits = prepared.slot.infer()
+            infer = time.perf_counter() - start
+        return _Inferred(logits, prepared.convert, infer)
+
+    def finish(self, inferred: _Inferred) -> Classified:
+        """Pick the best classes."""
+        top_k = self._top_ks.get()
+        try:
+            start = time.perf_counter()
+            prediction = top_k(inferred.logits)
+            postprocess = time.perf_counter() - start
         finally:
-            self._lanes.put(lane)
-        return Classified(
-            prediction, self, converted - start, inferred - converted, end - inferred
-        )
+            self._top_ks.put(top_k)
+        return Classified(prediction, self, inferred.convert, inferred.infer, postprocess)

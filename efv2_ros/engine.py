@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from efv2_ros.classifier import (
     Classified,
     Classifier,
+    Model,
     ModelRequest,
     Progress,
     ViewOptions,
@@ -45,9 +46,9 @@ class Engine:
     ) -> None:
         self._report = progress
         self._closing = False
-        self.classifier = Classifier(load_model(request, self._progress), options)
+        self.classifier = Classifier(self._load(request), options)
         self._pipeline: Pipeline[Frame, Classified] = Pipeline(
-            self.classifier.classify,
+            self.classifier,
             deliver,
             slots=request.slots,
             policy=policy,
@@ -90,6 +91,10 @@ class Engine:
         self._pipeline.close()
         self.classifier.model.close()
 
+    def _load(self, request: ModelRequest) -> Model:
+        # As many images as the pipeline has in preparation, and one that is ready.
+        return load_model(request, self._progress, spare_slots=request.slots + 1)
+
     def _progress(self, done: int, total: int | None) -> None:
         if self._closing:
             raise Efv2Error("the download was given up: the node is being shut down")
@@ -105,13 +110,13 @@ class Engine:
         old = self.classifier
         try:
             same = request == old.model.request
-            model = old.model if same else load_model(request, self._progress)
+            model = old.model if same else self._load(request)
             new = Classifier(model, options)
         except Exception as error:  # whatever is wrong with the new one, the old one goes on
             done(error)
             return
         self.classifier = new
-        self._pipeline.replace(self.classifier.classify)
+        self._pipeline.replace(self.classifier)
         if model is not old.model:
             old.model.close()
         done(None)

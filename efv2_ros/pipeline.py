@@ -1,9 +1,9 @@
 """From a stream of items to a stream of results in the same order. No ROS, no OpenCV.
 
-A producer puts items into a mailbox; `slots` worker threads take them, oldest first, and do the
-slow work side by side; another thread delivers the results one at a time, in the order of the
-items. So a worker that feeds an accelerator is back at it at once: delivery costs time only while
-the accelerator works.
+A producer puts items into a mailbox. Workers prepare them and work on them, `slots` at once on the
+accelerator, and while those wait for it, others prepare what comes next: an accelerator finds its
+next item ready. Another thread finishes and delivers the results one at a time, in the order of
+the items, while the workers are back at work.
 """
 
 from __future__ import annotations
@@ -12,60 +12,98 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
+Item_contra = TypeVar("Item_contra", contravariant=True)
+Outcome_co = TypeVar("Outcome_co", covariant=True)
 
 QueuePolicy = Literal["latest", "all"]
 DropCause = Literal["superseded", "closed"]
+
+
+class Stages(Protocol[Item_contra, Outcome_co]):
+    """What is done with an item, in three steps; threads call them side by side."""
+
+    def prepare(self, item: Item_contra) -> Any:
+        """Make of the item what `work` needs; up to `2 * slots + 1` such things exist at once."""
+
+    def discard(self, prepared: Any) -> None:
+        """Take back what was prepared and will not be worked on."""
+
+    def work(self, prepared: Any) -> Any:
+        """Run the accelerator; called at most `slots` times at once."""
+
+    def finish(self, worked: Any) -> Outcome_co:
+        """Make the outcome of it; one call at a time."""
+
+
+class _Job(Generic[Item, Outcome]):
+    """An item on its way."""
+
+    __slots__ = ("content", "error", "is_done", "item", "since", "stages", "waited")
+
+    def __init__(self, item: Item, since: float, stages: Stages[Item, Outcome]) -> None:
+        self.item, self.since, self.stages = item, since, stages
+        self.waited = 0.0
+        self.content: Any = item
+        self.error: Exception | None = None
+        self.is_done = False
+
+    def step(self, stage: Callable[[Any], Any]) -> None:
+        """Go through a stage, after a wait for it."""
+        self.waited += time.perf_counter() - self.since
+        try:
+            self.content = stage(self.content)
+        except Exception as error:  # the stream goes on; `deliver` says what happened
+            self.error = error
+        self.since = time.perf_counter()
 
 
 class Pipeline(Generic[Item, Outcome]):
     """A mailbox, worker threads, and a thread that delivers in order.
 
     Args:
-        work: Turns an item into an outcome; called from `slots` threads at once. `replace`
-            changes it while items flow.
-        deliver: Receives every item with its outcome, or with the exception that `work` raised,
-            and the seconds the item waited for a worker. Calls never overlap. It must not raise.
-        slots: Number of worker threads.
-        policy: `latest` keeps one waiting item, which a newer one replaces. `all` keeps every
-            item and makes `submit` wait while `slots` items are waiting.
+        stages: What is done with the items. `replace` changes it while items flow.
+        deliver: Receives every item with its outcome, or with the exception that a stage raised,
+            and the seconds the item waited for its turns. Calls never overlap. It must not raise.
+        slots: Items worked on at once.
+        policy: `latest` keeps the newest item, prepared or not; a newer one replaces it until
+            work on it begins. `all` keeps every item and makes `submit` wait while `slots` items
+            are waiting.
         dropped: Called with each item that gets no result, and why: a newer one replaced it, or
             the pipeline was closed before its turn.
     """
 
     def __init__(
         self,
-        work: Callable[[Item], Outcome],
+        stages: Stages[Item, Outcome],
         deliver: Callable[[Item, Outcome | Exception, float], None],
         *,
         slots: int = 1,
         policy: QueuePolicy = "latest",
         dropped: Callable[[Item, DropCause], None] = lambda item, cause: None,
     ) -> None:
-        self._work = work
+        self._stages = stages
         self._deliver = deliver
         self._dropped = dropped
         self._policy = policy
-        self._capacity = 1 if policy == "latest" else slots
-        self._waiting: deque[tuple[Item, float]] = deque()
-        self._running: Counter[Callable[[Item], Outcome]] = Counter()
-        self._closed = False
-        lock = threading.RLock()
-        self._changed = threading.Condition(lock)
-        self._worked = threading.Condition(lock)  # the same state, for the deliverer alone
-        # Tickets number the items as workers take them; delivery follows the tickets.
-        self._ticket = 0
-        self._delivered = 0
-        self._finished: dict[
-            int, tuple[Item, Outcome | Exception, float, Callable[[Item], Outcome]]
-        ] = {}
         self._slots = slots
+        self._waiting: deque[tuple[Item, float]] = deque()
+        self._jobs: deque[_Job[Item, Outcome]] = deque()  # in the order of their items
+        self._prepared: set[_Job[Item, Outcome]] = set()
+        self._preparing = self._working = self._done = 0
+        self._running: Counter[Stages[Item, Outcome]] = Counter()
+        self._closed = False
+        # One state, and whom its changes concern: workers, the deliverer, and those who call.
+        lock = threading.RLock()
+        self._workable = threading.Condition(lock)
+        self._deliverable = threading.Condition(lock)
+        self._changed = threading.Condition(lock)
         self._workers = [
             threading.Thread(target=self._run, name=f"pipeline-{n}", daemon=True)
-            for n in range(slots)
+            for n in range(2 * slots)
         ]
         self._deliverer = threading.Thread(
             target=self._run_delivery, name="pipeline-delivery", daemon=True
@@ -82,25 +120,25 @@ class Pipeline(Generic[Item, Outcome]):
         replaced: Item | None = None
         with self._changed:
             if self._policy == "all":
-                self._changed.wait_for(lambda: self._closed or self._has_room())
+                self._changed.wait_for(lambda: self._closed or self._ahead() < self._slots)
             if self._closed:
                 raise RuntimeError("the pipeline is closed")
-            if not self._has_room():
+            if self._policy == "latest" and self._waiting:
                 replaced, _ = self._waiting.popleft()
             self._waiting.append((item, time.perf_counter()))
-            self._changed.notify_all()
+            self._workable.notify()
         if replaced is not None:
             self._dropped(replaced, "superseded")
 
-    def replace(self, work: Callable[[Item], Outcome]) -> None:
-        """Use `work` for every item taken from now on.
+    def replace(self, stages: Stages[Item, Outcome]) -> None:
+        """Use `stages` for every item taken from now on.
 
-        Returns when the last item of the previous `work` has been delivered, so that what it
-        used can be freed. One call at a time.
+        Returns when the last item of the previous ones has been delivered, so that what they used
+        can be freed. One call at a time.
         """
         with self._changed:
-            previous, self._work = self._work, work
-            self._changed.wait_for(lambda: previous == self._work or not self._running[previous])
+            previous, self._stages = self._stages, stages
+            self._changed.wait_for(lambda: previous is self._stages or not self._running[previous])
 
     def drain(self, timeout: float) -> bool:
         """Wait until nothing is waiting or running; False when `timeout` seconds are over."""
@@ -110,64 +148,151 @@ class Pipeline(Generic[Item, Outcome]):
             )
 
     def close(self) -> None:
-        """Drop what waits, let what runs finish and be delivered, end the workers."""
+        """Drop what waits, let what runs finish and be delivered, end the threads."""
         with self._changed:
             self._closed = True
             waiting = [item for item, _ in self._waiting]
+            prepared = list(self._prepared)
             self._waiting.clear()
+            self._prepared.clear()
+            self._workable.notify_all()
             self._changed.notify_all()
         for item in waiting:
             self._dropped(item, "closed")
+        for job in prepared:
+            self._drop(job, "closed")
         for worker in self._workers:
             worker.join()
         with self._changed:
-            self._worked.notify_all()
+            self._deliverable.notify_all()
         self._deliverer.join()
 
-    def _has_room(self) -> bool:
-        return len(self._waiting) < self._capacity
+    # What follows, up to `_run`, is called with the lock held.
 
-    def _may_take(self) -> bool:
-        """Whether a worker may start: results must not pile up behind a slow delivery."""
-        return bool(self._waiting) and len(self._finished) <= self._slots
+    def _ahead(self) -> int:
+        """Items before their work."""
+        return len(self._waiting) + self._preparing + len(self._prepared)
+
+    def _may_prepare(self) -> bool:
+        if not self._waiting or self._preparing == self._slots:
+            return False
+        return self._policy == "latest" or self._preparing + len(self._prepared) < self._slots
+
+    def _may_work(self) -> bool:
+        """Whether work may start: results must not pile up behind a slow delivery."""
+        return bool(self._prepared) and self._working < self._slots and self._done <= self._slots
 
     def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._closed or self._may_take())
-                if not self._waiting:
-                    return
-                item, since = self._waiting.popleft()
-                ticket, work = self._ticket, self._work
-                self._ticket += 1
-                self._running[work] += 1
-                self._changed.notify_all()
-            waited = time.perf_counter() - since
-            outcome: Outcome | Exception
-            try:
-                outcome = work(item)
-            except Exception as error:  # the stream goes on; `deliver` says what happened
-                outcome = error
-            with self._changed:
-                self._finished[ticket] = (item, outcome, waited, work)
-                self._worked.notify_all()
+        while self._do_next():
+            pass
+
+    def _do_next(self) -> bool:
+        """Prepare an item, work on one, or both in turn; False if there will be no more."""
+        with self._workable:
+            self._workable.wait_for(
+                lambda: self._closed or self._may_work() or self._may_prepare()
+            )
+            if self._may_work():  # first: the accelerator is what must not wait
+                job, is_prepared = self._begin_work(), True
+            elif self._may_prepare():
+                job, is_prepared = self._begin_preparation(), False
+            else:
+                return False
+        if not is_prepared:
+            job.step(job.stages.prepare)
+            if not self._is_next(job):
+                return True  # it waits for its turn, with whoever is free then
+        job.step(job.stages.work)
+        with self._workable:
+            self._working -= 1
+            self._finish(job)
+        return True
+
+    def _begin_preparation(self) -> _Job[Item, Outcome]:
+        item, since = self._waiting.popleft()
+        job = _Job(item, since, self._stages)
+        self._jobs.append(job)
+        self._running[self._stages] += 1
+        self._preparing += 1
+        self._changed.notify_all()
+        return job
+
+    def _begin_work(self) -> _Job[Item, Outcome]:
+        job = self._oldest()
+        self._prepared.remove(job)
+        self._working += 1
+        self._changed.notify_all()
+        if self._may_prepare():
+            self._workable.notify()
+        return job
+
+    def _is_next(self, job: _Job[Item, Outcome]) -> bool:
+        """Put a job among the prepared; True if the caller is to work on it at once."""
+        with self._workable:
+            self._preparing -= 1
+            if job.error is not None:
+                self._finish(job)
+                return False
+            self._prepared.add(job)
+            unwanted = self._superfluous()
+            is_next = self._may_work() and self._oldest() is job
+            if is_next:
+                self._begin_work()
+            if self._may_work():
+                self._workable.notify()
+        if unwanted is not None:
+            self._drop(unwanted, "closed" if self._closed else "superseded")
+        return is_next
+
+    def _superfluous(self) -> _Job[Item, Outcome] | None:
+        """A prepared job that is not wanted any more, taken out."""
+        # Wanted is one for each free place, and one that waits.
+        enough = 0 if self._closed else self._slots - self._working + 1
+        if len(self._prepared) <= enough or not (self._closed or self._policy == "latest"):
+            return None
+        oldest = self._oldest()
+        self._prepared.remove(oldest)
+        return oldest
+
+    def _drop(self, job: _Job[Item, Outcome], cause: DropCause) -> None:
+        """Do without an item that was prepared; the lock is not held."""
+        job.stages.discard(job.content)
+        self._dropped(job.item, cause)
+        with self._changed:
+            self._forget(job)
+
+    def _oldest(self) -> _Job[Item, Outcome]:
+        return next(job for job in self._jobs if job in self._prepared)
+
+    def _finish(self, job: _Job[Item, Outcome]) -> None:
+        job.is_done = True
+        self._done += 1
+        self._deliverable.notify()
+
+    def _forget(self, job: _Job[Item, Outcome]) -> None:
+        """What remains to be done once a job is delivered or dropped."""
+        self._jobs.remove(job)
+        self._running[job.stages] -= 1
+        self._running += Counter()  # forgets what is at zero, and so lets it be freed
+        self._deliverable.notify()
+        self._changed.notify_all()
 
     def _run_delivery(self) -> None:
         while True:
-            with self._changed:
-                self._worked.wait_for(
-                    lambda: (
-                        self._delivered in self._finished
-                        or (self._closed and self._delivered == self._ticket)
-                    )
+            with self._deliverable:
+                self._deliverable.wait_for(
+                    lambda: self._jobs[0].is_done if self._jobs else self._closed
                 )
-                if self._delivered not in self._finished:
+                if not self._jobs:
                     return
-                item, outcome, waited, work = self._finished.pop(self._delivered)
-            self._deliver(item, outcome, waited)
+                job = self._jobs[0]
+                self._done -= 1
+                if self._may_work():
+                    self._workable.notify()
+            if job.error is None:
+                job.step(job.stages.finish)
+            outcome: Outcome | Exception = job.content if job.error is None else job.error
+            self._deliver(job.item, outcome, job.waited)
             with self._changed:
-                self._delivered += 1
-                self._running[work] -= 1
-                self._running += Counter()  # forgets what is at zero, and so lets it be freed
-                self._changed.notify_all()
-            del item, outcome, work  # or they would live until the next result
+                self._forget(job)
+            del job, outcome  # or they would live until the next result

@@ -11,6 +11,21 @@ from efv2_ros.pipeline import Pipeline
 SOON = 5.0  # seconds: only reached when something is broken
 
 
+class Stages:
+    """Only the work; preparing and finishing do nothing, unless a test says so."""
+
+    def __init__(self, work, prepare=lambda item: item, finish=lambda worked: worked):
+        self.work, self.prepare, self.finish = work, prepare, finish
+        self.discarded = []
+
+    def discard(self, prepared):
+        self.discarded.append(prepared)
+
+
+def pipeline_of(work, deliver, **options):
+    return Pipeline(Stages(work), deliver, **options)
+
+
 class Sink:
     """Collects what a pipeline delivers."""
 
@@ -45,7 +60,7 @@ def test_all_delivers_everything_in_order(slots):
         time.sleep(random.random() * 0.002)  # later items often finish first
         return -item
 
-    pipeline = Pipeline(work, sink, slots=slots, policy="all")
+    pipeline = pipeline_of(work, sink, slots=slots, policy="all")
     for item in range(300):
         pipeline.submit(item)
     assert pipeline.drain(SOON)
@@ -64,7 +79,7 @@ def test_deliveries_never_overlap():
         time.sleep(0.001)
         busy.release()
 
-    pipeline = Pipeline(lambda item: item, deliver, slots=4, policy="all")
+    pipeline = pipeline_of(lambda item: item, deliver, slots=4, policy="all")
     for item in range(100):
         pipeline.submit(item)
     assert pipeline.drain(SOON)
@@ -87,7 +102,7 @@ def test_a_worker_is_back_at_work_while_its_result_is_delivered():
             delivering.set()
             assert working.wait(SOON)
 
-    pipeline = Pipeline(work, deliver, policy="all")
+    pipeline = pipeline_of(work, deliver, policy="all")
     pipeline.submit(0)
     pipeline.submit(1)
     assert pipeline.drain(SOON)
@@ -98,7 +113,7 @@ def test_a_worker_is_back_at_work_while_its_result_is_delivered():
 @pytest.mark.parametrize("slots", [1, 3])
 def test_results_do_not_pile_up_behind_a_slow_delivery(slots):
     gate, started = Gate(), []
-    pipeline = Pipeline(started.append, lambda *_: gate(None), slots=slots, policy="all")
+    pipeline = pipeline_of(started.append, lambda *_: gate(None), slots=slots, policy="all")
     submitting = threading.Thread(target=lambda: [pipeline.submit(n) for n in range(50)])
     submitting.start()
     time.sleep(0.2)
@@ -112,7 +127,7 @@ def test_results_do_not_pile_up_behind_a_slow_delivery(slots):
 
 def test_the_wait_for_a_worker_is_measured():
     gate, sink = Gate(), Sink()
-    pipeline = Pipeline(gate, sink, policy="all")
+    pipeline = pipeline_of(gate, sink, policy="all")
     pipeline.submit(0)
     assert gate.entered.acquire(timeout=SOON)
     pipeline.submit(1)
@@ -125,7 +140,7 @@ def test_the_wait_for_a_worker_is_measured():
 
 def test_slots_work_side_by_side():
     gate = Gate()
-    pipeline = Pipeline(gate, Sink(), slots=3, policy="all")
+    pipeline = pipeline_of(gate, Sink(), slots=3, policy="all")
     for item in range(3):
         pipeline.submit(item)
     for _ in range(3):
@@ -136,7 +151,7 @@ def test_slots_work_side_by_side():
 
 def test_latest_keeps_the_newest_and_counts_the_rest():
     gate, sink, dropped = Gate(), Sink(), []
-    pipeline = Pipeline(
+    pipeline = pipeline_of(
         gate, sink, policy="latest", dropped=lambda item, cause: dropped.append((item, cause))
     )
     pipeline.submit(0)
@@ -152,7 +167,7 @@ def test_latest_keeps_the_newest_and_counts_the_rest():
 
 def test_latest_keeps_one_item_however_many_slots():
     gate, dropped = Gate(), []
-    pipeline = Pipeline(gate, Sink(), slots=2, dropped=lambda item, cause: dropped.append(item))
+    pipeline = pipeline_of(gate, Sink(), slots=2, dropped=lambda item, cause: dropped.append(item))
     for item in range(2):
         pipeline.submit(item)
         assert gate.entered.acquire(timeout=SOON)
@@ -165,7 +180,7 @@ def test_latest_keeps_one_item_however_many_slots():
 
 def test_all_makes_the_producer_wait():
     gate, sink = Gate(), Sink()
-    pipeline = Pipeline(gate, sink, slots=2, policy="all")
+    pipeline = pipeline_of(gate, sink, slots=2, policy="all")
     submitted = []
 
     def produce():
@@ -199,7 +214,7 @@ def test_a_failure_is_delivered_in_its_place():
             raise Odd(item)
         return item
 
-    pipeline = Pipeline(work, sink, slots=2, policy="all")
+    pipeline = pipeline_of(work, sink, slots=2, policy="all")
     for item in range(9):
         pipeline.submit(item)
     assert pipeline.drain(SOON)
@@ -218,7 +233,7 @@ def test_replace_loses_nothing_and_never_goes_back():
 
         return work
 
-    pipeline = Pipeline(worker("old"), sink, slots=3, policy="all")
+    pipeline = pipeline_of(worker("old"), sink, slots=3, policy="all")
     stop = threading.Event()
     sent = []
 
@@ -230,7 +245,7 @@ def test_replace_loses_nothing_and_never_goes_back():
     producer = threading.Thread(target=produce)
     producer.start()
     time.sleep(0.05)
-    pipeline.replace(worker("new"))
+    pipeline.replace(Stages(worker("new")))
     old_results = sink.outcomes.count("old")
     time.sleep(0.05)
     stop.set()
@@ -245,10 +260,10 @@ def test_replace_loses_nothing_and_never_goes_back():
 
 def test_replace_waits_for_what_the_old_work_still_has():
     gate, sink = Gate(), Sink()
-    pipeline = Pipeline(gate, sink)
+    pipeline = pipeline_of(gate, sink)
     pipeline.submit("held")
     assert gate.entered.acquire(timeout=SOON)
-    replacing = threading.Thread(target=pipeline.replace, args=(str.upper,))
+    replacing = threading.Thread(target=pipeline.replace, args=(Stages(str.upper),))
     replacing.start()
     replacing.join(0.1)
     assert replacing.is_alive()
@@ -269,10 +284,10 @@ def test_replace_waits_for_the_delivery_too():
         inside.set()
         assert go_on.wait(SOON)
 
-    pipeline = Pipeline(str.lower, deliver)
+    pipeline = pipeline_of(str.lower, deliver)
     pipeline.submit("A")
     assert inside.wait(SOON)
-    replacing = threading.Thread(target=pipeline.replace, args=(str.upper,))
+    replacing = threading.Thread(target=pipeline.replace, args=(Stages(str.upper),))
     replacing.start()
     replacing.join(0.1)
     waits = replacing.is_alive()
@@ -289,10 +304,10 @@ def test_what_was_replaced_can_be_freed():
 
     work = Work()
     reference = weakref.ref(work)
-    pipeline = Pipeline(work, Sink())
+    pipeline = pipeline_of(work, Sink())
     pipeline.submit(1)
     assert pipeline.drain(SOON)
-    pipeline.replace(str)
+    pipeline.replace(Stages(str))
     del work
     pipeline.submit(2)
     assert pipeline.drain(SOON)
@@ -303,7 +318,7 @@ def test_what_was_replaced_can_be_freed():
 
 def test_close_finishes_what_runs_and_drops_what_waits():
     gate, sink, dropped = Gate(), Sink(), []
-    pipeline = Pipeline(gate, sink, dropped=lambda item, cause: dropped.append((item, cause)))
+    pipeline = pipeline_of(gate, sink, dropped=lambda item, cause: dropped.append((item, cause)))
     pipeline.submit("runs")
     assert gate.entered.acquire(timeout=SOON)
     pipeline.submit("waits")
@@ -321,7 +336,7 @@ def test_close_finishes_what_runs_and_drops_what_waits():
 
 def test_close_frees_a_waiting_producer():
     gate = Gate()
-    pipeline = Pipeline(gate, Sink(), policy="all")
+    pipeline = pipeline_of(gate, Sink(), policy="all")
     pipeline.submit(0)
     assert gate.entered.acquire(timeout=SOON)
     pipeline.submit(1)
@@ -344,9 +359,194 @@ def test_close_frees_a_waiting_producer():
 
 def test_drain_says_when_time_is_up():
     gate = Gate()
-    pipeline = Pipeline(gate, Sink())
+    pipeline = pipeline_of(gate, Sink())
     pipeline.submit(0)
     assert not pipeline.drain(0.05)
     gate.open.set()
     assert pipeline.drain(SOON)
     pipeline.close()
+
+
+# Preparing ahead
+
+
+@pytest.mark.parametrize("policy", ["latest", "all"])
+def test_the_next_item_is_prepared_while_one_is_worked_on(policy):
+    gate, sink, prepared = Gate(), Sink(), threading.Semaphore(0)
+
+    def prepare(item):
+        prepared.release()
+        return item * 10
+
+    pipeline = Pipeline(Stages(gate, prepare), sink, policy=policy)
+    for item in (1, 2):
+        pipeline.submit(item)
+        assert prepared.acquire(timeout=SOON)
+        assert item == 2 or gate.entered.acquire(timeout=SOON)
+    assert not gate.entered.acquire(timeout=0.05)  # ready, and not worked on: one slot
+    gate.open.set()
+    assert pipeline.drain(SOON)
+    pipeline.close()
+    assert sink.outcomes == [10, 20]
+    assert sink.waits[1] >= 0.05
+
+
+def test_what_was_prepared_gives_way_to_what_is_newer():
+    gate, sink, dropped = Gate(), Sink(), []
+    stages = Stages(gate, prepare=lambda item: -item)
+    pipeline = Pipeline(stages, sink, dropped=lambda item, cause: dropped.append((item, cause)))
+    pipeline.submit(1)
+    assert gate.entered.acquire(timeout=SOON)
+    for item in (2, 3, 4):
+        pipeline.submit(item)
+        time.sleep(0.05)  # prepared by then, or replaced before; both are superseded
+    gate.open.set()
+    assert pipeline.drain(SOON)
+    pipeline.close()
+    assert sink.items == [1, 4]
+    assert dropped == [(2, "superseded"), (3, "superseded")]
+    assert set(stages.discarded) <= {-2, -3}
+
+
+def test_the_accelerator_takes_what_is_ready_while_a_newer_item_is_prepared():
+    gate, sink, slow, started = Gate(), Sink(), threading.Event(), threading.Event()
+
+    def prepare(item):
+        if item == "slow":
+            started.set()
+            assert slow.wait(SOON)
+        return item
+
+    pipeline = Pipeline(Stages(gate, prepare), sink)
+    pipeline.submit("first")
+    assert gate.entered.acquire(timeout=SOON)
+    pipeline.submit("ready")
+    time.sleep(0.05)
+    pipeline.submit("slow")
+    assert started.wait(SOON)
+    gate.open.set()
+    assert gate.entered.acquire(timeout=SOON)
+    slow.set()
+    assert pipeline.drain(SOON)
+    pipeline.close()
+    assert sink.items == ["first", "ready", "slow"]
+
+
+def test_free_places_are_filled_before_anything_is_superseded():
+    gate, dropped = Gate(), []
+    pipeline = pipeline_of(gate, Sink(), slots=3, dropped=lambda item, cause: dropped.append(item))
+    for item in range(4):
+        pipeline.submit(item)
+        time.sleep(0.05)
+    for _ in range(3):
+        assert gate.entered.acquire(timeout=SOON)
+    assert dropped == []
+    gate.open.set()
+    assert pipeline.drain(SOON)
+    pipeline.close()
+    assert dropped == []
+
+
+@pytest.mark.parametrize("failing", ["prepare", "work", "finish"])
+def test_a_stage_that_fails_is_delivered_in_its_place(failing):
+    def stage(name):
+        def run(item):
+            if name == failing and item % 3 == 0:
+                raise Odd(name)
+            return item
+
+        return run
+
+    sink = Sink()
+    stages = Stages(stage("work"), stage("prepare"), stage("finish"))
+    pipeline = Pipeline(stages, sink, slots=2, policy="all")
+    for item in range(9):
+        pipeline.submit(item)
+    assert pipeline.drain(SOON)
+    pipeline.close()
+    assert sink.items == list(range(9))
+    assert [type(outcome) is Odd for outcome in sink.outcomes] == [True, False, False] * 3
+    assert stages.discarded == []
+
+
+@pytest.mark.parametrize("policy", ["latest", "all"])
+def test_close_takes_back_what_was_prepared(policy):
+    gate, sink, dropped = Gate(), Sink(), []
+    slow, started = threading.Event(), threading.Event()
+
+    def prepare(item):
+        if item == 2:
+            started.set()
+            assert slow.wait(SOON)
+        return -item
+
+    stages = Stages(gate, prepare)
+    pipeline = Pipeline(
+        stages, sink, slots=2, policy=policy, dropped=lambda *what: dropped.append(what)
+    )
+    for item in (0, 1):
+        pipeline.submit(item)
+        assert gate.entered.acquire(timeout=SOON)
+    pipeline.submit(2)
+    assert started.wait(SOON)
+    pipeline.submit(3)
+    time.sleep(0.05)
+    closing = threading.Thread(target=pipeline.close)
+    closing.start()
+    time.sleep(0.05)
+    slow.set()
+    gate.open.set()
+    closing.join(SOON)
+    assert not closing.is_alive()
+    assert sink.items == [0, 1]
+    assert sorted(dropped) == [(2, "closed"), (3, "closed")]
+    assert sorted(stages.discarded) == [-3, -2]
+
+
+@pytest.mark.parametrize("policy", ["latest", "all"])
+@pytest.mark.parametrize("slots", [1, 2, 3])
+def test_every_item_is_accounted_for_and_bounds_are_kept(slots, policy):
+    random, sink, dropped = Random(slots), Sink(), []
+    lock = threading.Lock()
+    now = {"prepared": 0, "working": 0}
+    most = dict(now)
+
+    def count(what, change):
+        with lock:
+            now[what] += change
+            most[what] = max(most[what], now[what])
+
+    class Counting(Stages):
+        def discard(self, prepared):
+            count("prepared", -1)
+
+    def prepare(item):
+        count("prepared", 1)
+        time.sleep(random.random() * 0.001)
+        return item
+
+    def work(item):
+        count("working", 1)
+        time.sleep(random.random() * 0.002)
+        count("working", -1)
+        count("prepared", -1)
+        return item
+
+    pipeline = Pipeline(
+        Counting(work, prepare), sink, slots=slots, policy=policy,
+        dropped=lambda *what: dropped.append(what),
+    )  # fmt: skip
+    for item in range(400):
+        pipeline.submit(item)
+        if policy == "latest":
+            time.sleep(random.random() * 0.001)
+        if item == 200:
+            pipeline.replace(Counting(work, prepare))
+    assert pipeline.drain(SOON)
+    pipeline.close()
+    assert sink.items == sorted(sink.items)
+    assert sorted([*sink.items, *(item for item, _ in dropped)]) == list(range(400))
+    assert bool(dropped) == (policy == "latest")
+    assert now == {"prepared": 0, "working": 0}
+    assert most["working"] == slots
+    assert most["prepared"] <= 2 * slots + 1

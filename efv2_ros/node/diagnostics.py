@@ -210,7 +210,7 @@ class ModelStatus:
                 "model": model.name,
                 "runtime": f"{info.name} {info.version}",
                 "device": info.device,
-                "slots": model.runtime.slots,
+                "slots": model.request.slots,
                 "classes": info.classes,
                 "input": f"{model.image.width}x{model.image.height} NV12 {model.image.nv12_range}",
                 "file": file.path,
