@@ -263,11 +263,12 @@ class Classified(NamedTuple):
 
 
 class _Prepared(NamedTuple):
-    """An image in a slot of the runtime."""
+    """An image in a slot of the runtime, and the seconds spent on getting it there."""
 
     lease: ExitStack
     slot: Slot
     convert: float
+    commit: float
 
 
 class _Inferred(NamedTuple):
@@ -327,7 +328,7 @@ class Classifier:
 
         Raises:
             FrameError: The frame cannot be turned into the model's input.
-            InferenceError: The runtime is closed.
+            InferenceError: The runtime failed, or is closed.
         """
         with ExitStack() as lease:
             slot = lease.enter_context(self.model.runtime.slot())
@@ -335,10 +336,12 @@ class Classifier:
             try:
                 start = time.perf_counter()
                 converter.convert_into(frame, slot.nv12)
-                convert = time.perf_counter() - start
+                converted = time.perf_counter()
             finally:
                 self._converters.put(converter)
-            return _Prepared(lease.pop_all(), slot, convert)
+            slot.commit()
+            commit = time.perf_counter() - converted
+            return _Prepared(lease.pop_all(), slot, converted - start, commit)
 
     def discard(self, prepared: _Prepared) -> None:
         """Free the slot of a frame that will not be classified."""
@@ -354,7 +357,7 @@ class Classifier:
             start = time.perf_counter()
             logits = prepared.slot.infer()
             infer = time.perf_counter() - start
-        return _Inferred(logits, prepared.convert, infer)
+        return _Inferred(logits, prepared.convert, prepared.commit + infer)
 
     def finish(self, inferred: _Inferred) -> Classified:
         """Pick the best classes."""

@@ -67,10 +67,12 @@ def measure(model: Model, threads: int, frames: int = 200) -> Load:
             with model.runtime.slot() as slot:
                 _fill(slot.nv12)
                 for _ in range(_WARM_UP):
+                    slot.commit()
                     slot.infer()
                 barrier.wait()
                 start = last = time.perf_counter()
                 for frame in range(frames):
+                    slot.commit()
                     slot.infer()
                     now = time.perf_counter()
                     durations[index, frame] = now - last

@@ -397,6 +397,7 @@ def test_the_nodes_throughput_and_overhead_are_shares_of_the_bare_models(bench, 
     for row in rows:
         check_counts(row)
         assert row["ratio"] == pytest.approx(row["node_fps"] / row["bare_fps"])
+        assert row["loop_ratio"] == pytest.approx(row["node_fps"] / row["loop_fps"])
         # A device that takes 20 ms; no machine can be faster.
         assert 0 < row["bare_fps"] <= 50 * 1.001
         assert 0 < row["node_fps"] <= 50 * 1.2

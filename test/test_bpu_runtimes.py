@@ -269,6 +269,7 @@ def test_an_image_is_written_into_the_bpus_own_memory(bpu, opened, model):
         nv12 = standins.images(1)[0]
         for target, source in zip(slot.nv12, Nv12Planes.of(nv12), strict=True):
             target[...] = source
+        slot.commit()
         np.testing.assert_allclose(slot.infer(), standins.logits(nv12), atol=1e-5)
 
 

@@ -241,7 +241,7 @@ def test_the_threshold_reaches_the_results(tmp_path):
 
 def test_the_stages_are_told_apart(tmp_path, monkeypatch):
     classifier = Classifier(load_model(request(projection(tmp_path / "m.onnx"))))
-    clock = iter([0.0, 1.0, 10.0, 12.0, 20.0, 24.0])
+    clock = iter([0.0, 1.0, 1.5, 10.0, 11.5, 20.0, 24.0])
     monkeypatch.setattr("efv2_ros.classifier.time.perf_counter", clock.__next__)
     result = classifier.classify(picture())
     assert (result.convert, result.infer, result.postprocess) == (1.0, 2.0, 4.0)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -77,6 +78,16 @@ class Flow:
             "dropped_frames": dict(self.dropped),
             "classified_frames": self.classified,
         }
+
+
+def total_counts(flows: Sequence[Flow]) -> dict[str, Any]:
+    """The values of `COUNTS` for several streams together."""
+    dropped = sum((Counter(flow.dropped) for flow in flows), Counter[str]())
+    counts = [flow.counts() for flow in flows]
+    return {
+        key: dict(dropped) if key == "dropped_frames" else sum(each[key] for each in counts)
+        for key in counts[0]
+    }
 
 
 def measure_flow(

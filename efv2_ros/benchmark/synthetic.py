@@ -59,6 +59,9 @@ class _Slot:
         self._device = device
         self._logits = np.random.default_rng(0).normal(0, 3, _CLASSES).astype(np.float32)
 
+    def commit(self) -> None:
+        """Nothing: the device looks at no image."""
+
     def infer(self) -> NDArray[np.float32]:
         self._device.run()
         return self._logits.copy()

@@ -87,8 +87,15 @@ class Slot(Protocol):
 
     nv12: Nv12Planes
 
+    def commit(self) -> None:
+        """Make what `nv12` now holds ready for `infer`, while others may use the accelerator.
+
+        Raises:
+            InferenceError: The runtime failed.
+        """
+
     def infer(self) -> NDArray[np.float32]:
-        """Run the model on what `nv12` holds; blocks, and only hobot_dnn keeps the GIL meanwhile.
+        """Run the model on what was committed; blocks, and only hobot_dnn keeps the GIL meanwhile.
 
         Returns:
             The logits, float32, shape (classes,), owned by the caller.
@@ -158,6 +165,7 @@ class Runtime:
         with self.slot() as slot:
             for target, source in zip(slot.nv12, Nv12Planes.of(nv12), strict=True):
                 np.copyto(target, source)
+            slot.commit()
             return slot.infer()
 
     def close(self) -> None:

@@ -137,6 +137,9 @@ class _Slot:
         self._buffer = np.empty(image.nv12_shape, np.uint8)
         self.nv12 = Nv12Planes.of(self._buffer)
 
+    def commit(self) -> None:
+        """Nothing: `run` takes the image when it is called."""
+
     def infer(self) -> NDArray[np.float32]:
         return self._network.run(self._buffer)
 

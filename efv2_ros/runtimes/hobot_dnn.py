@@ -132,6 +132,9 @@ class _Slot:
         self._buffer = np.empty(image.nv12_shape, np.uint8)
         self.nv12 = Nv12Planes.of(self._buffer)
 
+    def commit(self) -> None:
+        """Nothing: `forward` takes the image when it is called."""
+
     def infer(self) -> NDArray[np.float32]:
         return self._network.forward(self._buffer, self._options)
 

@@ -206,14 +206,19 @@ class _Slot:
         self._abandoned: list[tuple[Tensor, Tensor]] = []
         self._set_up()
 
+    def commit(self) -> None:
+        try:
+            for memory in self._written:
+                self._network.library.call("hbSysFlushMem", memory, Cache.CLEAN)
+        except DnnError as error:
+            raise self._failure(error) from error
+
     def infer(self) -> NDArray[np.float32]:
         network, call, task = self._network, self._network.library.call, c_void_p()
         if network.health.lost:
             raise DeviceLostError("the BPU stopped answering")
         try:
             with network.library.releasing("hbDNNReleaseTask", task):
-                for memory in self._written:
-                    call("hbSysFlushMem", memory, Cache.CLEAN)
                 call(
                     "hbDNNInfer", byref(task), self._output_array, byref(self._input),
                     network.handle, byref(network.control),

@@ -110,18 +110,22 @@ class _Slot:
         self._data = np.empty((1, 3, image.height, image.width), np.float32)
         (output,) = network.get_outputs()
         self._logits = np.empty([_extent(n) for n in output.shape], np.float32)
-        self._steps = (
-            (preprocess, _bind(preprocess, nv12, self._data)),
-            (network, _bind(network, self._data, self._logits)),
-        )
+        self._preprocess = (preprocess, _bind(preprocess, nv12, self._data))
+        self._network = (network, _bind(network, self._data, self._logits))
+
+    def commit(self) -> None:
+        _run(*self._preprocess)
 
     def infer(self) -> NDArray[np.float32]:
-        try:
-            for session, binding in self._steps:
-                session.run_with_iobinding(binding)
-        except RuntimeError as error:  # every ONNX Runtime exception derives from it
-            raise InferenceError(f"ONNX Runtime: {error}") from error
+        _run(*self._network)
         return self._logits.reshape(-1).copy()
+
+
+def _run(session: ort.InferenceSession, binding: ort.IOBinding) -> None:
+    try:
+        session.run_with_iobinding(binding)
+    except RuntimeError as error:  # every ONNX Runtime exception derives from it
+        raise InferenceError(f"ONNX Runtime: {error}") from error
 
 
 class OnnxRuntime(Runtime):
