@@ -110,6 +110,21 @@ def test_logits_belong_to_the_caller(tmp_path):
     np.testing.assert_allclose(first, [10, 10, 10], rtol=1e-5)
 
 
+def test_a_committed_image_is_inferred_while_the_next_one_is_committed(tmp_path):
+    options = RunOptions(slots=2)
+    runtime = open_runtime(mean_colour(tmp_path / "mean.onnx"), ImageInput(), "onnx", options)
+    with runtime.slot() as first, runtime.slot() as second:
+        for slot, grey in ((first, 10), (second, 200)):
+            slot.nv12.y.fill(grey)
+            slot.nv12.uv.fill(128)
+            slot.commit()
+        first.nv12.y.fill(77)  # not committed
+        np.testing.assert_allclose(second.infer(), [200] * 3, atol=2.0)
+        np.testing.assert_allclose(first.infer(), [10] * 3, atol=2.0)
+        first.commit()
+        np.testing.assert_allclose(first.infer(), [77] * 3, atol=2.0)
+
+
 @pytest.mark.parametrize(
     ("nv12", "reason"),
     [
