@@ -409,21 +409,19 @@ def test_what_was_prepared_gives_way_to_what_is_newer():
 
 
 def test_the_accelerator_takes_what_is_ready_while_a_newer_item_is_prepared():
-    gate, sink, slow, started = Gate(), Sink(), threading.Event(), threading.Event()
+    gate, sink, slow, preparing = Gate(), Sink(), threading.Event(), threading.Semaphore(0)
 
     def prepare(item):
+        preparing.release()
         if item == "slow":
-            started.set()
             assert slow.wait(SOON)
         return item
 
     pipeline = Pipeline(Stages(gate, prepare), sink)
-    pipeline.submit("first")
-    assert gate.entered.acquire(timeout=SOON)
-    pipeline.submit("ready")
-    time.sleep(0.05)
-    pipeline.submit("slow")
-    assert started.wait(SOON)
+    for item in ("first", "ready", "slow"):
+        pipeline.submit(item)
+        assert preparing.acquire(timeout=SOON)
+        assert item != "first" or gate.entered.acquire(timeout=SOON)
     gate.open.set()
     assert gate.entered.acquire(timeout=SOON)
     slow.set()
@@ -433,11 +431,18 @@ def test_the_accelerator_takes_what_is_ready_while_a_newer_item_is_prepared():
 
 
 def test_free_places_are_filled_before_anything_is_superseded():
-    gate, dropped = Gate(), []
-    pipeline = pipeline_of(gate, Sink(), slots=3, dropped=lambda item, cause: dropped.append(item))
+    gate, dropped, preparing = Gate(), [], threading.Semaphore(0)
+
+    def prepare(item):
+        preparing.release()
+        return item
+
+    pipeline = Pipeline(
+        Stages(gate, prepare), Sink(), slots=3, dropped=lambda item, cause: dropped.append(item)
+    )
     for item in range(4):
         pipeline.submit(item)
-        time.sleep(0.05)
+        assert preparing.acquire(timeout=SOON)
     for _ in range(3):
         assert gate.entered.acquire(timeout=SOON)
     assert dropped == []
@@ -472,11 +477,11 @@ def test_a_stage_that_fails_is_delivered_in_its_place(failing):
 @pytest.mark.parametrize("policy", ["latest", "all"])
 def test_close_takes_back_what_was_prepared(policy):
     gate, sink, dropped = Gate(), Sink(), []
-    slow, started = threading.Event(), threading.Event()
+    slow, preparing = threading.Event(), threading.Semaphore(0)
 
     def prepare(item):
+        preparing.release()
         if item == 2:
-            started.set()
             assert slow.wait(SOON)
         return -item
 
@@ -484,13 +489,10 @@ def test_close_takes_back_what_was_prepared(policy):
     pipeline = Pipeline(
         stages, sink, slots=2, policy=policy, dropped=lambda *what: dropped.append(what)
     )
-    for item in (0, 1):
+    for item in range(4):
         pipeline.submit(item)
-        assert gate.entered.acquire(timeout=SOON)
-    pipeline.submit(2)
-    assert started.wait(SOON)
-    pipeline.submit(3)
-    time.sleep(0.05)
+        assert preparing.acquire(timeout=SOON)
+        assert item > 1 or gate.entered.acquire(timeout=SOON)
     closing = threading.Thread(target=pipeline.close)
     closing.start()
     time.sleep(0.05)

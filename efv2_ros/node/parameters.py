@@ -117,7 +117,10 @@ class Settings:
         span=(0.01, 60.0),
     )
     slots: int = _parameter(
-        1, "Frames in work side by side; results stay in order", _UNCONFIGURED, span=(1, 32)
+        1,
+        "Frames the model works on at once; the next are prepared meanwhile, results stay in order",
+        _UNCONFIGURED,
+        span=(1, 32),
     )
     transport: str = _parameter(
         "raw",
