@@ -118,7 +118,7 @@ class Settings:
     )
     slots: int = _parameter(
         1,
-        "Frames the model works on at once; the next are prepared meanwhile, results stay in order",
+        "Frames the model works on at once; the next is prepared meanwhile, results stay in order",
         _UNCONFIGURED,
         span=(1, 32),
     )
