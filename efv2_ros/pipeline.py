@@ -173,11 +173,6 @@ class Pipeline(Generic[Item, Outcome]):
         """Items before their work."""
         return len(self._waiting) + self._preparing + len(self._prepared)
 
-    def _may_prepare(self) -> bool:
-        if not self._waiting or self._preparing == self._slots:
-            return False
-        return self._policy == "latest" or self._preparing + len(self._prepared) < self._slots
-
     def _may_work(self) -> bool:
         """Whether work may start: results must not pile up behind a slow delivery."""
         return bool(self._prepared) and self._working < self._slots and self._done <= self._slots
@@ -189,12 +184,10 @@ class Pipeline(Generic[Item, Outcome]):
     def _do_next(self) -> bool:
         """Prepare an item, work on one, or both in turn; False if there will be no more."""
         with self._workable:
-            self._workable.wait_for(
-                lambda: self._closed or self._may_work() or self._may_prepare()
-            )
+            self._workable.wait_for(lambda: self._closed or self._waiting or self._may_work())
             if self._may_work():  # first: the accelerator is what must not wait
                 job, is_prepared = self._begin_work(), True
-            elif self._may_prepare():
+            elif self._waiting:
                 job, is_prepared = self._begin_preparation(), False
             else:
                 return False
@@ -222,8 +215,6 @@ class Pipeline(Generic[Item, Outcome]):
         self._prepared.remove(job)
         self._working += 1
         self._changed.notify_all()
-        if self._may_prepare():
-            self._workable.notify()
         return job
 
     def _is_next(self, job: _Job[Item, Outcome]) -> bool:
@@ -238,17 +229,15 @@ class Pipeline(Generic[Item, Outcome]):
             is_next = self._may_work() and self._oldest() is job
             if is_next:
                 self._begin_work()
-            if self._may_work():
-                self._workable.notify()
         if unwanted is not None:
             self._drop(unwanted, "closed" if self._closed else "superseded")
         return is_next
 
     def _superfluous(self) -> _Job[Item, Outcome] | None:
         """A prepared job that is not wanted any more, taken out."""
-        # Wanted is one for each free place, and one that waits.
-        enough = 0 if self._closed else self._slots - self._working + 1
-        if len(self._prepared) <= enough or not (self._closed or self._policy == "latest"):
+        if self._policy == "all" and not self._closed:
+            return None
+        if len(self._prepared) <= (0 if self._closed else 1):
             return None
         oldest = self._oldest()
         self._prepared.remove(oldest)

@@ -127,6 +127,24 @@ def test_what_would_be_misread_is_refused(opened, model, name, nv12, reason):
     assert_logits(runtime, image)
 
 
+def test_an_image_that_cannot_be_committed_is_named_and_the_next_one_works(
+    opened, model, monkeypatch
+):
+    runtime, image = opened(model()), standins.images(1)[0]
+    real = libdnn_abi.Libdnn.call
+
+    def call(library, name, *arguments):
+        if name == "hbSysFlushMem":
+            raise libdnn_abi.DnnError(name, -1, "refused")
+        return real(library, name, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(libdnn_abi.Libdnn, "call", call)
+        with runtime.slot() as slot, pytest.raises(InferenceError, match="hbSysFlushMem"):
+            slot.commit()
+    assert_logits(runtime, image)
+
+
 @pytest.mark.parametrize("name", BPU_RUNTIMES)
 def test_a_failing_inference_is_named_and_the_next_one_works(bpu, opened, model, name):
     runtime, image = opened(model(), name), standins.images(1)[0]

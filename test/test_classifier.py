@@ -239,6 +239,24 @@ def test_the_threshold_reaches_the_results(tmp_path):
     assert some.scores == every[:3]
 
 
+@pytest.mark.parametrize("end", ["discard", "work", "fail"])
+def test_a_slot_is_free_again_however_its_frame_ends(tmp_path, end):
+    model = load_model(request(projection(tmp_path / "m.onnx")))
+    classifier = Classifier(model)
+    bad = Frame(Header(), "bgr8", np.zeros(9, np.uint8), 3, 3, 9)
+    for _ in range(model.runtime.slots + 1):
+        if end == "fail":
+            with pytest.raises(FrameError):
+                classifier.prepare(bad)
+            continue
+        prepared = classifier.prepare(picture())
+        getattr(classifier, end)(prepared)
+    done = threading.Thread(target=classifier.classify, args=(picture(),), daemon=True)
+    done.start()
+    done.join(30)
+    assert not done.is_alive()
+
+
 def test_the_stages_are_told_apart(tmp_path, monkeypatch):
     classifier = Classifier(load_model(request(projection(tmp_path / "m.onnx"))))
     clock = iter([0.0, 1.0, 1.5, 10.0, 11.5, 20.0, 24.0])

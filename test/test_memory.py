@@ -100,6 +100,28 @@ def test_the_node_says_so_at_debug(start, tmp_path, parameters, environment, sai
 # The middleware
 
 
+@pytest.mark.e2e
+def test_a_session_gives_the_profile_to_all_its_processes(tmp_path):
+    """As in the demo and the benchmark."""
+    model = str(projection(tmp_path / "model.onnx"))
+    program = (
+        "import os, sys\n"
+        "from efv2_ros.node.session import session\n"
+        "with session('profile', {'model_path': sys.argv[1]}) as (process, listener):\n"
+        "    assert listener.wait_for_classifier()\n"
+        "    print(*(name for name in os.environ if name.endswith('_PROFILES_FILE')))\n"
+        "    print(open(f'/proc/{process.pid}/environ').read().count('fastdds_images.xml'))\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if k not in middleware.VARIABLES}
+    done = subprocess.run(
+        [sys.executable, "-c", program, model],
+        env=environment, capture_output=True, text=True, check=True, timeout=SOON * 2,
+    )  # fmt: skip
+    name, count = done.stdout.split()
+    assert name in middleware.VARIABLES
+    assert count == "1"
+
+
 def test_the_profile_is_used_unless_there_is_another(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     added = image_profile({})
