@@ -244,17 +244,19 @@ def test_a_slot_is_free_again_however_its_frame_ends(tmp_path, end):
     model = load_model(request(projection(tmp_path / "m.onnx")))
     classifier = Classifier(model)
     bad = Frame(Header(), "bgr8", np.zeros(9, np.uint8), 3, 3, 9)
-    for _ in range(model.runtime.slots + 1):
-        if end == "fail":
-            with pytest.raises(FrameError):
-                classifier.prepare(bad)
-            continue
-        prepared = classifier.prepare(picture())
-        getattr(classifier, end)(prepared)
-    done = threading.Thread(target=classifier.classify, args=(picture(),), daemon=True)
-    done.start()
-    done.join(30)
-    assert not done.is_alive()
+
+    def use():
+        for _ in range(model.runtime.slots + 1):
+            if end == "fail":
+                with pytest.raises(FrameError):
+                    classifier.prepare(bad)
+            else:
+                getattr(classifier, end)(classifier.prepare(picture()))
+
+    user = threading.Thread(target=use, daemon=True)
+    user.start()
+    user.join(30)
+    assert not user.is_alive()
 
 
 def test_the_stages_are_told_apart(tmp_path, monkeypatch):
