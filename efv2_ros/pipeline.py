@@ -175,7 +175,10 @@ class Pipeline(Generic[Item, Outcome]):
 
     def _may_work(self) -> bool:
         """Whether work may start: results must not pile up behind a slow delivery."""
-        return bool(self._prepared) and self._working < self._slots and self._done <= self._slots
+        if not self._prepared or self._working == self._slots:
+            return False
+        # The one that all others wait for to be delivered must not wait for them.
+        return self._done <= self._slots or self._jobs[0] in self._prepared
 
     def _run(self) -> None:
         while self._do_next():

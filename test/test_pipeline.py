@@ -552,3 +552,24 @@ def test_every_item_is_accounted_for_and_bounds_are_kept(slots, policy):
     assert now == {"prepared": 0, "working": 0}
     assert most["working"] == slots
     assert most["prepared"] <= 2 * slots + 1
+
+
+@pytest.mark.parametrize("slots", [1, 2, 4])
+def test_what_all_others_wait_for_does_not_wait_for_them(slots):
+    sink, slow, worked = Sink(), threading.Event(), []
+
+    def prepare(item):
+        if item == 0:
+            assert slow.wait(SOON)
+        return item
+
+    pipeline = Pipeline(Stages(worked.append, prepare), sink, slots=slots, policy="all")
+    producer = threading.Thread(target=lambda: [pipeline.submit(n) for n in range(30)])
+    producer.start()
+    time.sleep(0.1)  # as many overtake it as may
+    slow.set()
+    producer.join(SOON)
+    assert not producer.is_alive()
+    assert pipeline.drain(SOON)
+    pipeline.close()
+    assert sink.items == list(range(30))
