@@ -1,0 +1,1 @@
+"""Bags in, results out: offline replay, golden runs, and what reads and writes both."""

@@ -1,0 +1,153 @@
+"""A run: what became of every image, and its form as JSON lines.
+
+The first line describes the run, each other line is an image, in the order of the stamps:
+
+    {"run": {"bag": "drive", "topic": "/image", "model": "efficientformerv2_s0", ...}}
+    {"sec": 12, "nanosec": 0, "frame_id": "camera", "results": [{"class_id": 1, "label": "goldfish",
+     "score": 0.9}, ...]}
+    {"sec": 12, "nanosec": 33000000, "frame_id": "camera", "dropped": "decode", "reason": "..."}
+
+Nothing in it depends on when or how fast it was made, unless `milliseconds` of the stages were
+asked for: the same images, model and runtime give the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+from efv2_ros.errors import Efv2Error
+from efv2_ros.vision.frame import Header
+from efv2_ros.vision.postprocess import Prediction
+
+
+class RunError(Efv2Error):
+    """A file that is no run, or one that cannot be read or written."""
+
+
+@dataclass(frozen=True, slots=True)
+class FrameResult:
+    """What became of one image.
+
+    Attributes:
+        header: The image's.
+        prediction: Best classes first; empty when the image was dropped.
+        dropped: The cause, as diagnostics count it; empty when the image was classified.
+        reason: The cause in a sentence.
+        milliseconds: Duration of each stage, by its name in `latency`; empty where not known.
+    """
+
+    header: Header
+    prediction: Prediction = Prediction((), ())
+    dropped: str = ""
+    reason: str = ""
+    milliseconds: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Run:
+    """All results of a run.
+
+    Attributes:
+        info: What ran on what: `bag`, `topic`, `model`, `runtime`, and more; JSON's types.
+        labels: Name of each class id that occurs, at least.
+        frames: In the order of their stamps.
+        lost: Images without a result or a line of their own, as a live node counts them, by cause.
+    """
+
+    info: dict[str, Any]
+    labels: Mapping[int, str]
+    frames: list[FrameResult]
+    lost: Mapping[str, int] = field(default_factory=dict)
+
+    def drops(self) -> dict[str, int]:
+        """How many images got no result, by cause."""
+        causes = Counter(frame.dropped for frame in self.frames if frame.dropped)
+        return dict(sorted((causes + Counter(self.lost)).items()))
+
+
+def write_jsonl(run: Run, file: TextIO, *, timings: bool = False) -> None:
+    """Write a run as JSON lines.
+
+    Args:
+        run: The run.
+        file: Opened for text.
+        timings: Whether to write `milliseconds`, which are never the same twice.
+    """
+    file.writelines(f"{line}\n" for line in _lines(run, timings))
+
+
+def _lines(run: Run, timings: bool) -> Iterator[str]:
+    yield json.dumps({"run": run.info}, ensure_ascii=False)
+    for frame in run.frames:
+        yield json.dumps(_as_dict(frame, run.labels, timings), ensure_ascii=False)
+
+
+def _as_dict(frame: FrameResult, labels: Mapping[int, str], timings: bool) -> dict[str, Any]:
+    line: dict[str, Any] = frame.header._asdict()
+    if frame.dropped:
+        line |= {"dropped": frame.dropped, "reason": frame.reason}
+    else:
+        line["results"] = [
+            {"class_id": class_id, "label": labels.get(class_id, ""), "score": score}
+            for class_id, score in zip(*frame.prediction, strict=True)
+        ]
+    if timings and frame.milliseconds:
+        line["milliseconds"] = {stage: round(ms, 4) for stage, ms in frame.milliseconds.items()}
+    return line
+
+
+def read_jsonl(path: Path) -> Run:
+    """Read what `write_jsonl` wrote.
+
+    Raises:
+        RunError: The file cannot be read, or a line of it is not of this form.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"cannot read the run {path}: {error}") from error
+    labels: dict[int, str] = {}
+    info: dict[str, Any] | None = None
+    frames: list[FrameResult] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        try:
+            document = json.loads(line)
+            if info is None:
+                info = dict(document["run"])
+            else:
+                frames.append(_from_dict(document, labels))
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise RunError(f"line {number} of {path} is not of a run: {error!r}") from error
+    if info is None:
+        raise RunError(f"{path} is empty: it holds no run")
+    return Run(info, labels, frames)
+
+
+def _from_dict(document: Mapping[str, Any], labels: dict[int, str]) -> FrameResult:
+    header = Header(
+        int(document["sec"]), int(document["nanosec"]), str(document.get("frame_id", ""))
+    )
+    timings = {str(stage): float(ms) for stage, ms in document.get("milliseconds", {}).items()}
+    if "dropped" in document:
+        return FrameResult(
+            header, dropped=str(document["dropped"]), reason=str(document.get("reason", "")),
+            milliseconds=timings,
+        )  # fmt: skip
+    results: Sequence[Mapping[str, Any]] = document["results"]
+    class_ids = tuple(int(each["class_id"]) for each in results)
+    scores = tuple(float(each["score"]) for each in results)
+    if not all(map(math.isfinite, scores)):
+        raise ValueError("a score is not finite")
+    labels.update({int(each["class_id"]): str(each.get("label", "")) for each in results})
+    return FrameResult(header, Prediction(class_ids, scores), milliseconds=timings)
+
+
+def in_stamp_order(frames: Iterable[FrameResult]) -> list[FrameResult]:
+    """Sorted by stamp; images of the same stamp stay as they are."""
+    return sorted(frames, key=lambda frame: frame.header.nanoseconds)
