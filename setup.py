@@ -34,6 +34,8 @@ setup(
         share("models/*.md"),
         share("models/labels/*"),
         share("photos/*"),
+        share("interfaces/vision_msgs/msg/*"),
+        share("interfaces/hbm_img_msgs/msg/*"),
     ],
     entry_points={
         "console_scripts": [

@@ -2,7 +2,7 @@
 
 The environment is a virtual environment in the user's cache, named by a hash of all that goes into
 it. Where a ROS 2 is sourced it is that ROS 2 plus what is missing; elsewhere it is ROS 2 from
-PyPI's wheels. Either way the interface packages in `scripts/interfaces` are generated where the
+PyPI's wheels. Either way the interface packages in `interfaces` are generated where the
 official ones are not there, and `efv2_ros` is imported from the clone that holds this file.
 
 Only the standard library is used: this runs before anything is installed.
@@ -33,7 +33,7 @@ from pathlib import Path
 SCRIPTS = Path(__file__).resolve().parent
 CLONE = SCRIPTS.parent
 LOCK_FILE = SCRIPTS / "requirements.lock"
-INTERFACES = SCRIPTS / "interfaces"
+INTERFACES = SCRIPTS.parent / "interfaces"
 DISTROS = ("kilted", "jazzy")
 COMPLETE = "efv2-complete"  # the file that marks a prefix as one of ours, built to its end
 
@@ -59,7 +59,7 @@ class Flavour:
         distro: The ROS 2 distribution's name.
         numpy2: Whether numpy 2 is wanted instead of what a board has.
         sourced: Prefix of the sourced ROS 2 to use; None for ROS 2 from PyPI's wheels.
-        has: The packages of `scripts/interfaces` that the sourced ROS 2 has.
+        has: The packages of `interfaces` that the sourced ROS 2 has.
     """
 
     distro: str

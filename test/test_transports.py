@@ -20,10 +20,11 @@ from std_msgs.msg import Header as HeaderMessage
 from talker import SOON
 from tiny_models import projection
 
+from efv2_ros.cdr import CdrReader
 from efv2_ros.classifier import Classifier, ModelRequest, load_model
 from efv2_ros.node import messages
-from efv2_ros.node.cdr import CdrReader
 from efv2_ros.node.transports import TRANSPORTS, TransportError
+from efv2_ros.serialized import IMAGE_TYPES, compressed_frame, image_frame
 from efv2_ros.vision.frame import FrameError
 
 HBM = {"hbmem_480p": HbmMsg480P, "hbmem_540p": HbmMsg540P, "hbmem_1080p": HbmMsg1080P}
@@ -123,7 +124,7 @@ def test_an_image_is_what_rclpy_reads(order, message):
     if order == "<":
         assert_padded_alike(serialized, serialize_message(message))
     expected = messages.frame_from_image(deserialize_message(serialized, Image))
-    assert_same(messages.frame_from_serialized_image(serialized), expected)
+    assert_same(image_frame(serialized), expected)
 
 
 @orders
@@ -134,7 +135,7 @@ def test_a_compressed_image_is_what_rclpy_reads(order, message):
     if order == "<":
         assert_padded_alike(serialized, serialize_message(message))
     expected = messages.frame_from_compressed(deserialize_message(serialized, CompressedImage))
-    assert_same(messages.frame_from_serialized_compressed(serialized), expected)
+    assert_same(compressed_frame(serialized), expected)
 
 
 def hbm(kind, encoding="nv12", height=48, width=64, data_size=None, step=64, seed=0):
@@ -162,7 +163,7 @@ def test_a_shared_memory_image_is_what_rclpy_reads(order, transport):
         if order == "<":
             assert serialize_message(message) == serialized
         expected = messages.frame_from_hbm(deserialize_message(serialized, kind), "here")
-        frame = TRANSPORTS[transport].from_serialized(serialized, "here")
+        frame = IMAGE_TYPES[transport].frame(serialized, "here")
         assert_same(frame, expected)
         assert frame.header.frame_id == "here"
         assert frame.data.size == message.data_size
@@ -174,11 +175,11 @@ def test_a_shared_memory_image_is_what_rclpy_reads(order, transport):
 def test_nothing_is_copied():
     image = Image(height=2, width=2, step=6, encoding="bgr8", data=array("B", range(12)))
     for message, kind, view in (
-        (image, Image, messages.frame_from_serialized_image),
+        (image, Image, image_frame),
         (CompressedImage(format="png", data=array("B", range(9))), CompressedImage,
-         messages.frame_from_serialized_compressed),
+         compressed_frame),
         (hbm(HbmMsg480P), HbmMsg480P,
-         lambda serialized: TRANSPORTS["hbmem_480p"].from_serialized(serialized, "")),
+         lambda serialized: IMAGE_TYPES["hbmem_480p"].frame(serialized, "")),
     ):  # fmt: skip
         serialized = serialize_message(message)
         frame = view(serialized)
@@ -189,15 +190,15 @@ def test_nothing_is_copied():
 SMALL = {
     "raw": (
         Image(height=2, width=1, step=3, encoding="bgr8", data=array("B", range(6))),
-        messages.frame_from_serialized_image,
+        image_frame,
     ),
     "compressed": (
         CompressedImage(format="png", data=array("B", range(9))),
-        messages.frame_from_serialized_compressed,
+        compressed_frame,
     ),
     "hbmem_480p": (
         hbm(HbmMsg480P),
-        lambda serialized: TRANSPORTS["hbmem_480p"].from_serialized(serialized, ""),
+        lambda serialized: IMAGE_TYPES["hbmem_480p"].frame(serialized, ""),
     ),
 }
 
@@ -229,14 +230,14 @@ def test_lying_lengths(order, field, length):
         writer.put("I", length if name == field else 5)
         writer.bytes += b"bgr8\0"
     with pytest.raises(FrameError) as caught:
-        messages.frame_from_serialized_image(writer.message())
+        image_frame(writer.message())
     assert caught.value.fault == "message"
 
 
 @pytest.mark.parametrize("start", [b"", b"\0", b"\0\1\0", b"\0\2\0\0", b"\1\0\0\0", b"\0\x0b\0\0"])
 def test_other_encapsulations_are_named(start):
     with pytest.raises(FrameError, match="no plain CDR") as caught:
-        messages.frame_from_serialized_image(start + bytes(100 if len(start) == 4 else 0))
+        image_frame(start + bytes(100 if len(start) == 4 else 0))
     assert caught.value.fault == "message"
 
 
@@ -250,7 +251,7 @@ def test_strings_as_others_write_them(content):
     writer.put("B", 0)
     writer.put("I", 0, 0)
     expected = messages.frame_from_image(deserialize_message(writer.message(), Image))
-    assert_same(messages.frame_from_serialized_image(writer.message()), expected)
+    assert_same(image_frame(writer.message()), expected)
 
 
 @given(message=images, cuts=st.data())
@@ -262,7 +263,7 @@ def test_any_bytes_are_a_frame_or_an_error(message, cuts):
     for place in cuts.draw(st.lists(places, min_size=1, max_size=4)):
         broken[place] = cuts.draw(st.integers(0, 255))
     try:
-        frame = messages.frame_from_serialized_image(bytes(broken))
+        frame = image_frame(bytes(broken))
     except FrameError as error:
         assert error.fault == "message"
     else:
@@ -273,7 +274,7 @@ def test_a_shared_memory_image_that_says_it_has_more_than_it_can_hold():
     message = hbm(HbmMsg480P, data_size=HbmMsg480P.MAX_SIZE + 1)
     for view in (
         lambda: messages.frame_from_hbm(message, ""),
-        lambda: TRANSPORTS["hbmem_480p"].from_serialized(serialize_message(message), ""),
+        lambda: IMAGE_TYPES["hbmem_480p"].frame(serialize_message(message), ""),
     ):
         with pytest.raises(FrameError, match="921601") as caught:
             view()
@@ -390,8 +391,8 @@ def test_a_node_without_the_type_says_so_and_stays(start, model, tmp_path, monke
 
 
 def test_the_frame_id_is_for_messages_without_a_header_alone():
-    assert [name for name, each in TRANSPORTS.items() if not each.has_header] == list(HBM)
-    assert [each.type_name for each in TRANSPORTS.values()] == [
+    assert [name for name, each in TRANSPORTS.items() if not each.type.has_header] == list(HBM)
+    assert [each.type.name for each in TRANSPORTS.values()] == [
         "sensor_msgs/msg/Image",
         "sensor_msgs/msg/CompressedImage",
         *(f"hbm_img_msgs/msg/{kind.__name__}" for kind in HBM.values()),

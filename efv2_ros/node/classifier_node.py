@@ -24,6 +24,7 @@ from efv2_ros import board
 from efv2_ros.classifier import Classified, Model, find_model
 from efv2_ros.engine import Engine
 from efv2_ros.errors import Efv2Error
+from efv2_ros.failures import cause_of, explained
 from efv2_ros.node import parameters
 from efv2_ros.node.diagnostics import (
     BoardStatus,
@@ -34,7 +35,6 @@ from efv2_ros.node.diagnostics import (
     diagnostic_array,
 )
 from efv2_ros.node.download_log import DownloadLog
-from efv2_ros.node.failures import cause_of, explained
 from efv2_ros.node.memory import keep_memory, return_memory
 from efv2_ros.node.outputs import Outputs
 from efv2_ros.node.parameters import PARAMETERS, Change, Settings

@@ -13,12 +13,9 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header as HeaderMessage
 from vision_msgs.msg import Classification, LabelInfo, ObjectHypothesis, VisionClass, VisionInfo
 
-from efv2_ros.node.cdr import CdrReader
-from efv2_ros.vision.frame import Frame, FrameError, Header
+from efv2_ros.serialized import file_encoding, filled_part
+from efv2_ros.vision.frame import Frame, Header
 from efv2_ros.vision.postprocess import Prediction
-
-_HBM_ENCODING = 12
-"""Bytes of an HbmMsg's encoding."""
 
 
 def frame_from_image(message: Image) -> Frame:
@@ -34,44 +31,14 @@ def frame_from_image(message: Image) -> Frame:
     )
 
 
-def frame_from_serialized_image(message: bytes) -> Frame:
-    """View a serialized Image; the frame keeps its bytes alive.
-
-    Raises:
-        FrameError: `message`, when it is cut off or one of its lengths lies.
-    """
-    reader = CdrReader(message)
-    header = _read_header(reader)
-    height, width = reader.words("II")
-    encoding = reader.string()
-    is_bigendian = bool(reader.byte())
-    (step,) = reader.words("I")
-    return Frame(header, encoding, reader.sequence(), height, width, step, is_bigendian)
-
-
 def frame_from_compressed(message: CompressedImage) -> Frame:
     """View a CompressedImage holding a JPEG or PNG file.
-
-    `format` is `jpeg` or `png` from camera drivers, and `bgr8; jpeg compressed bgr8` or the like
-    from image_transport.
 
     Raises:
         FrameError: `encoding`: another format, as compressedDepth.
     """
     data = np.frombuffer(message.data, np.uint8)
-    return Frame(_header(message.header), _file_encoding(message.format), data)
-
-
-def frame_from_serialized_compressed(message: bytes) -> Frame:
-    """View a serialized CompressedImage; see `frame_from_compressed`.
-
-    Raises:
-        FrameError: `encoding`, or `message` when it is cut off or one of its lengths lies.
-    """
-    reader = CdrReader(message)
-    header = _read_header(reader)
-    encoding = _file_encoding(reader.string())
-    return Frame(header, encoding, reader.sequence())
+    return Frame(_header(message.header), file_encoding(message.format), data)
 
 
 def frame_from_hbm(message: Any, frame_id: str) -> Frame:
@@ -85,29 +52,12 @@ def frame_from_hbm(message: Any, frame_id: str) -> Frame:
         FrameError: `data`, when the message says it has more than it can hold.
     """
     stamp = message.time_stamp
-    return _hbm_frame(
+    return filled_part(
         Header(stamp.sec, stamp.nanosec, frame_id),
         (message.height, message.width, message.data_size, message.step),
         bytes(message.encoding).partition(b"\0")[0].decode("utf-8", "replace"),
         np.asarray(message.data),
     )
-
-
-def frame_from_serialized_hbm(message: bytes, frame_id: str, *, max_size: int) -> Frame:
-    """View a serialized HbmMsg; see `frame_from_hbm`.
-
-    Args:
-        message: The message.
-        frame_id: For the header, which the message has not.
-        max_size: Bytes of data that every message of its type has.
-
-    Raises:
-        FrameError: `data`, or `message` when it is cut off.
-    """
-    reader = CdrReader(message)
-    _, sec, nanosec, *sizes = reader.words("iiIIIII")
-    encoding = reader.characters(_HBM_ENCODING)
-    return _hbm_frame(Header(sec, nanosec, frame_id), sizes, encoding, reader.octets(max_size))
 
 
 def image(frame: Frame) -> Image:
@@ -203,27 +153,3 @@ def label_info(stamp: Time, labels: Sequence[str], threshold: float) -> LabelInf
 
 def _header(message: HeaderMessage) -> Header:
     return Header(message.stamp.sec, message.stamp.nanosec, message.frame_id)
-
-
-def _read_header(reader: CdrReader) -> Header:
-    sec, nanosec = reader.words("iI")
-    return Header(sec, nanosec, reader.string())
-
-
-def _file_encoding(format: str) -> str:
-    words = format.lower().replace(";", " ").split()
-    for encoding, names in (("jpeg", ("jpeg", "jpg")), ("png", ("png",))):
-        if any(name in words for name in names):
-            return encoding
-    raise FrameError("encoding", f"CompressedImage format '{format}' is neither jpeg nor png")
-
-
-def _hbm_frame(
-    header: Header, sizes: Sequence[int], encoding: str, data: NDArray[np.uint8]
-) -> Frame:
-    height, width, data_size, step = sizes
-    if data_size > data.size:
-        raise FrameError(
-            "data", f"the message says it has {data_size} bytes of data, but it holds {data.size}"
-        )
-    return Frame(header, encoding, data[:data_size], height, width, step)

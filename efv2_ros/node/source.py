@@ -65,9 +65,9 @@ class ImageSource:
         self._asked_at: float | None = None
         self._warned: set[str] = set()
         transport, serialized = TRANSPORTS[settings.transport], settings.subscription != "typed"
-        self._type_name = transport.type_name
-        self._view = transport.from_serialized if serialized else transport.from_message
-        if not transport.has_header:
+        self._type_name = transport.type.name
+        self._view = transport.type.frame if serialized else transport.from_message
+        if not transport.type.has_header:
             self._view = partial(self._view, frame_id=settings.frame_id)
         self._subscription = node.create_subscription(
             transport.message_type(),
@@ -123,7 +123,7 @@ class ImageSource:
                    f"of its images arrive: {cure}")  # fmt: skip
 
     def _suggestion(self) -> str:
-        known = {each.type_name: name for name, each in TRANSPORTS.items()}
+        known = {each.type.name: name for name, each in TRANSPORTS.items()}
         seen = [
             f"{name} (transport:={known[types[0]]})"
             for name, types in self._node.get_topic_names_and_types()
@@ -138,7 +138,7 @@ class ImageSource:
 
     def _type_cure(self, types: set[str]) -> str:
         for name, transport in TRANSPORTS.items():
-            if transport.type_name in types:
+            if transport.type.name in types:
                 return f"Start with transport:={name}"
         return f"Remap `{_TOPIC}` to a topic of images"
 

@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from importlib import import_module
 from typing import Any, NamedTuple
 
 from efv2_ros.errors import Efv2Error
 from efv2_ros.node import messages
+from efv2_ros.serialized import IMAGE_TYPES, ImageType
 from efv2_ros.vision.frame import Frame
 
 
 class TransportError(Efv2Error):
-    """The message type of a transport is not installed."""
+    """The package of a message type is not installed."""
 
 
 class Transport(NamedTuple):
     """One kind of image topic.
 
     Attributes:
-        type_name: The type, as ROS names it.
-        from_message: A message to a frame that views it.
-        from_serialized: The same for the message as it came over the wire.
-        has_header: Whether messages have a header; without one the functions want a `frame_id`.
+        type: The type, and how it is read as it came over the wire.
+        from_message: A message to a frame that views it; without a header it wants a `frame_id`.
     """
 
-    type_name: str
+    type: ImageType
     from_message: Callable[..., Frame]
-    from_serialized: Callable[..., Frame]
-    has_header: bool = True
 
     def message_type(self) -> Any:
         """The message's class.
@@ -37,36 +33,32 @@ class Transport(NamedTuple):
         Raises:
             TransportError: Its package is not installed.
         """
-        package, _, name = self.type_name.partition("/msg/")
-        try:
-            return getattr(import_module(f"{package}.msg"), name)
-        except ImportError as error:
-            raise TransportError(
-                f"images of type {self.type_name} need the package {package}: on the board, "
-                "source /opt/tros/humble/setup.bash"
-            ) from error
+        return message_type(self.type.name)
 
 
-def _hbm(name: str, max_size: int) -> Transport:
-    return Transport(
-        f"hbm_img_msgs/msg/HbmMsg{name}",
-        messages.frame_from_hbm,
-        partial(messages.frame_from_serialized_hbm, max_size=max_size),
-        has_header=False,
-    )
+def message_type(name: str) -> Any:
+    """The class of a message type, as `sensor_msgs/msg/Image`.
 
+    Raises:
+        TransportError: Its package is not installed, or has no such message.
+    """
+    package, _, message = name.partition("/msg/")
+    try:
+        return getattr(import_module(f"{package}.msg"), message)
+    except (ImportError, AttributeError) as error:
+        raise TransportError(
+            f"messages of type {name} need the package {package}: on the board, "
+            "source /opt/tros/humble/setup.bash"
+        ) from error
+
+
+_FROM_MESSAGE: dict[str, Callable[..., Frame]] = {
+    "raw": messages.frame_from_image,
+    "compressed": messages.frame_from_compressed,
+}
 
 TRANSPORTS = {
-    "raw": Transport(
-        "sensor_msgs/msg/Image", messages.frame_from_image, messages.frame_from_serialized_image
-    ),
-    "compressed": Transport(
-        "sensor_msgs/msg/CompressedImage",
-        messages.frame_from_compressed,
-        messages.frame_from_serialized_compressed,
-    ),
-    "hbmem_480p": _hbm("480P", 921_600),
-    "hbmem_540p": _hbm("540P", 1_555_200),
-    "hbmem_1080p": _hbm("1080P", 6_220_800),
+    name: Transport(kind, _FROM_MESSAGE.get(name, messages.frame_from_hbm))
+    for name, kind in IMAGE_TYPES.items()
 }
 """By the value of the parameter `transport`."""

@@ -3,8 +3,8 @@
 The first line describes the run, each other line is an image, in the order of the stamps:
 
     {"run": {"bag": "drive", "topic": "/image", "model": "efficientformerv2_s0", ...}}
-    {"sec": 12, "nanosec": 0, "frame_id": "camera", "results": [{"class_id": 1, "label": "goldfish",
-     "score": 0.9}, ...]}
+    {"sec": 12, "nanosec": 0, "frame_id": "camera",
+     "results": [{"class_id": 1, "label": "goldfish", "score": 0.9}, ...]}
     {"sec": 12, "nanosec": 33000000, "frame_id": "camera", "dropped": "decode", "reason": "..."}
 
 Nothing in it depends on when or how fast it was made, unless `milliseconds` of the stages were

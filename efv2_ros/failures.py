@@ -1,4 +1,4 @@
-"""What the node says of an exception: its cause in the diagnostics, its words in the log."""
+"""What is said of an exception: its cause in the diagnostics, its words in the log."""
 
 from __future__ import annotations
 
