@@ -51,6 +51,7 @@ setup(
         "opencv": ["opencv-python-headless<5"],
         "turbojpeg": ["turbojpeg"],
         "plots": ["matplotlib"],
+        "bags": ["rosbags", "mcap"],
         "test": ["hypothesis", "pytest"],
     },
     python_requires=">=3.10",

@@ -52,7 +52,15 @@ def test_manifest_names_every_ros_package_the_code_imports():
             elif isinstance(statement, ast.Import):
                 imported.update(alias.name.split(".")[0] for alias in statement.names)
     python = {"click", "cv2", "numpy", "rich", "yaml"}
-    optional = {"hbm_runtime", "matplotlib", "onnx", "onnxruntime", "safetensors", "rosbags"}
+    optional = {
+        "hbm_runtime",
+        "matplotlib",
+        "onnx",
+        "onnxruntime",
+        "safetensors",
+        "rosbags",
+        "mcap",
+    }
     ros = imported - python - optional - set(sys.stdlib_module_names) - {"efv2_ros"}
     assert ros <= named, f"package.xml does not name {sorted(ros - named)}"
     assert {"rclpy", "vision_msgs", "launch_ros"} <= ros
