@@ -12,19 +12,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from efv2_ros import __version__
-from efv2_ros.classifier import (
-    Classified,
-    Classifier,
-    ViewOptions,
-    load_model,
-)
+from efv2_ros.classifier import Classified, Classifier, load_model
 from efv2_ros.cli_measure import bench, perf
 from efv2_ros.cli_models import models
-from efv2_ros.cli_options import ROI, model_options, split_request
-from efv2_ros.console import download_bar, messages, output
+from efv2_ros.cli_options import model_options, split_request, split_view, view_options
+from efv2_ros.cli_replay import replay
+from efv2_ros.console import download_bar, messages, output, warn_untrained
 from efv2_ros.errors import Efv2Error
 from efv2_ros.vision.frame import FrameError
-from efv2_ros.vision.nv12 import Roi
 
 
 class _Group(click.Group):
@@ -43,45 +38,14 @@ def main() -> None:
     """EfficientFormerV2 image classification for the RDK X5 and any other machine."""
 
 
-for _command in (models, bench, perf):
+for _command in (models, bench, perf, replay):
     main.add_command(_command)
 
 
 @main.command()
 @click.argument("photos", nargs=-1, required=True, type=click.Path(path_type=Path))
 @model_options
-@click.option(
-    "--fit",
-    default="crop",
-    show_default=True,
-    type=click.Choice(["crop", "letterbox", "stretch"]),
-    help="How a photo fills the model's input.",
-)
-@click.option(
-    "--roi",
-    type=ROI,
-    help="Part of the photo to classify, in pixels.",
-)
-@click.option(
-    "--antialias/--no-antialias",
-    default=True,
-    show_default=True,
-    help="Take means where a photo shrinks.",
-)
-@click.option(
-    "--top-k",
-    default=5,
-    show_default=True,
-    type=click.IntRange(1, 1000),
-    help="Most results a photo.",
-)
-@click.option(
-    "--threshold",
-    default=0.0,
-    show_default=True,
-    type=click.FloatRange(0.0, 1.0),
-    help="Leave results with a lower score out.",
-)
+@view_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option(
     "--annotate",
@@ -92,11 +56,6 @@ for _command in (models, bench, perf):
 )
 def classify(
     photos: tuple[Path, ...],
-    fit: Any,
-    roi: Roi | None,
-    antialias: bool,
-    top_k: int,
-    threshold: float,
     as_json: bool,
     annotated: Path | None,
     **options: Any,
@@ -107,13 +66,9 @@ def classify(
     files = find_photos(photos)
     with download_bar() as progress:
         model = load_model(split_request(options), progress)
-    view = ViewOptions(fit, roi, antialias=antialias, top_k=top_k, score_threshold=threshold)
-    classifier = Classifier(model, view)
+    classifier = Classifier(model, split_view(options))
     if model.file.untrained:
-        messages.print(
-            "[yellow]No model is here, so this is the untrained network: its labels mean nothing. "
-            "`efv2 models fetch s0` downloads a trained one.[/yellow]"
-        )
+        warn_untrained()
     reports, failures = [], 0
     for file in files:
         try:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from efv2_ros.classifier import ModelRequest, parse_rgb
+from efv2_ros.classifier import ModelRequest, ViewOptions, parse_rgb
 from efv2_ros.runtimes.base import RUNTIMES
 from efv2_ros.vision.nv12 import Roi
 
@@ -81,3 +81,32 @@ _REQUEST_OPTIONS = (
     "runtime", "threads", "bpu_core", "bpu_priority", "infer_timeout", "allow_download",
     "allow_untrained",
 )  # fmt: skip
+
+
+def view_options(command: Command) -> Command:
+    """The options that say how an image is looked at, gathered in one `ViewOptions`."""
+    for option in reversed(
+        [
+            click.option("--fit", default="crop", show_default=True,
+                         type=click.Choice(["crop", "letterbox", "stretch"]),
+                         help="How an image fills the model's input."),
+            click.option("--roi", type=ROI, help="Part of the image to classify, in pixels."),
+            click.option("--antialias/--no-antialias", default=True, show_default=True,
+                         help="Take means where an image shrinks."),
+            click.option("--top-k", default=5, show_default=True, type=click.IntRange(1, 1000),
+                         help="Most results an image."),
+            click.option("--threshold", "score_threshold", default=0.0, show_default=True,
+                         type=click.FloatRange(0.0, 1.0),
+                         help="Leave results with a lower score out."),
+        ]
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def split_view(options: dict[str, Any]) -> ViewOptions:
+    """Takes the options of `view_options` out of `options`."""
+    return ViewOptions(**{name: options.pop(name) for name in _VIEW_OPTIONS})
+
+
+_VIEW_OPTIONS = ("fit", "roi", "antialias", "top_k", "score_threshold")

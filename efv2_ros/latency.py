@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 STAGES = ("wait", "convert", "infer", "postprocess", "publish")
 """What a frame goes through, in order. `END_TO_END` spans them and the transport before."""
 
 END_TO_END = "end_to_end"
+
+DROPPED_KEY = "dropped: "
+"""Before the cause, in the diagnostics' count of the frames that met it."""
 
 
 class Percentiles(NamedTuple):
@@ -23,6 +28,11 @@ class Percentiles(NamedTuple):
 
     def __str__(self) -> str:
         return " / ".join(f"{value:.2f}" for value in self)
+
+    @classmethod
+    def of(cls, seconds: Sequence[float] | NDArray[np.float64]) -> Percentiles:
+        """The distribution of durations given in seconds."""
+        return cls(*(np.percentile(seconds, (50, 95, 99, 100)) * 1e3).tolist())
 
 
 class LatencyWindow:
@@ -49,10 +59,7 @@ class LatencyWindow:
                 stage: self._samples[stage][: min(count, self._capacity)].copy()
                 for stage, count in self._counts.items()
             }
-        return {
-            stage: Percentiles(*(np.percentile(samples, (50, 95, 99, 100)) * 1e3).tolist())
-            for stage, samples in recent.items()
-        }
+        return {stage: Percentiles.of(samples) for stage, samples in recent.items()}
 
     def clear(self) -> None:
         """Forget everything, as after a change of model."""

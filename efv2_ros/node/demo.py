@@ -10,8 +10,8 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from rich.console import Console
-from rich.table import Table
 
+from efv2_ros.console import latency_table
 from efv2_ros.errors import Efv2Error
 from efv2_ros.node.session import (
     ClassifierProcess,
@@ -100,13 +100,7 @@ def _print_summary(listener: Listener, console: Console) -> None:
     if listener.stream is None or listener.model is None:
         raise DemoError("the node publishes no diagnostics")
     stream, model = values(listener.stream), values(listener.model)
-    table = Table(title="latency (ms)", title_justify="left")
-    table.add_column("stage")
-    for column in ("p50", "p95", "p99", "max"):
-        table.add_column(column, justify="right")
-    for stage, latency in stage_latencies(listener.stream).items():
-        table.add_row(stage.replace("_", " "), *(f"{figure:.2f}" for figure in latency))
-    console.print(table)
+    console.print(latency_table(stage_latencies(listener.stream)))
     console.print(
         f"{stream['frames received']} images received, {stream['frames classified']} classified, "
         f"{stream['frames dropped']} dropped; {model['model']} on {model['runtime']}"

@@ -16,7 +16,7 @@ from rclpy.time import Time
 
 from efv2_ros import board
 from efv2_ros.classifier import Classified, Model
-from efv2_ros.latency import END_TO_END, STAGES, LatencyWindow
+from efv2_ros.latency import DROPPED_KEY, END_TO_END, STAGES, LatencyWindow
 
 _RATE_WINDOW = 10_000_000_000  # nanoseconds over which rates are averaged
 
@@ -172,7 +172,7 @@ class StreamStatus:
             "frames received": received,
             "frames classified": classified,
             "frames dropped": sum(drops.values()),
-            **{f"dropped: {cause}": count for cause, count in sorted(drops.items())},
+            **{f"{DROPPED_KEY}{cause}": count for cause, count in sorted(drops.items())},
             "input rate (Hz)": f"{rate_in:.2f}",
             "output rate (Hz)": f"{rate_out:.2f}",
         }

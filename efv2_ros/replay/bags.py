@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tempfile
 from collections import Counter
@@ -13,8 +14,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import yaml  # type: ignore[import-untyped]
+
 from efv2_ros.replay.salvage import Message, decompressed, salvage, unpack
 from efv2_ros.replay.types import BagError, require_rosbags
+from efv2_ros.replay.writer import INFO
 from efv2_ros.serialized import IMAGE_TYPES
 from efv2_ros.vision.frame import Frame, FrameError, Header
 
@@ -150,6 +154,15 @@ class Bag:
                 yield view(message.data)
             except FrameError as error:
                 yield Unreadable(Header(*divmod(message.log_time, 1_000_000_000)), error)
+
+    def info(self) -> dict[str, Any]:
+        """What `BagWriter.describe` kept; empty for a bag that was not written here."""
+        try:
+            document = yaml.safe_load((self.path / "metadata.yaml").read_text(encoding="utf-8"))
+            info = json.loads(document["rosbag2_bagfile_information"]["custom_data"][INFO])
+        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+            return {}
+        return dict(info) if isinstance(info, dict) else {}
 
     # Whole bags
 

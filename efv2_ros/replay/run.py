@@ -19,9 +19,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any
 
 from efv2_ros.errors import Efv2Error
+from efv2_ros.latency import Percentiles
 from efv2_ros.vision.frame import Header
 from efv2_ros.vision.postprocess import Prediction
 
@@ -70,8 +71,16 @@ class Run:
         causes = Counter(frame.dropped for frame in self.frames if frame.dropped)
         return dict(sorted((causes + Counter(self.lost)).items()))
 
+    def stages(self) -> dict[str, Percentiles]:
+        """The distribution of each stage's duration, over all images that have it."""
+        durations: dict[str, list[float]] = {}
+        for frame in self.frames:
+            for stage, ms in frame.milliseconds.items():
+                durations.setdefault(stage, []).append(ms / 1e3)
+        return {stage: Percentiles.of(each) for stage, each in durations.items()}
 
-def write_jsonl(run: Run, file: TextIO, *, timings: bool = False) -> None:
+
+def write_jsonl(run: Run, file: IO[str], *, timings: bool = False) -> None:
     """Write a run as JSON lines.
 
     Args:

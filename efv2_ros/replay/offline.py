@@ -1,0 +1,126 @@
+"""From a bag straight to results: no middleware, no clock, no image left out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+from efv2_ros.classifier import Classified, Classifier
+from efv2_ros.failures import cause_of, explained
+from efv2_ros.pipeline import Pipeline
+from efv2_ros.replay.bags import Bag, Topic, Unreadable
+from efv2_ros.replay.run import FrameResult, Run, in_stamp_order
+from efv2_ros.vision.frame import Frame, Header
+from efv2_ros.vision.nv12 import check
+
+READ = "read"
+"""The stage before those of a live node: the bag's share of the time."""
+
+SPARE_SLOTS = 1
+"""Of `load_model`, beyond one for each slot: as many images as the pipeline prepares ahead."""
+
+
+class _Item(NamedTuple):
+    """An image on its way; of equal stamps, the one with the lower number came first."""
+
+    number: int
+    frame: Frame
+    read: float
+
+
+class _Stages:
+    """The classifier's stages, for items; see `pipeline.Stages`."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        self._classifier = classifier
+        self.discard, self.work = classifier.discard, classifier.work
+        self.finish = classifier.finish
+
+    def prepare(self, item: _Item) -> Any:
+        check(item.frame)  # as the node does, so that both give the same cause
+        return self._classifier.prepare(item.frame)
+
+
+def replay(
+    bag: Bag,
+    topic: Topic,
+    classifier: Classifier,
+    *,
+    slots: int = 1,
+    frame_id: str = "camera",
+    progress: Callable[[int], None] = lambda done: None,
+) -> Run:
+    """Classify every image of a topic.
+
+    What the bag holds in another order comes out in that of the stamps. Ctrl-C ends it with the
+    results so far, and is noted among the bag's problems.
+
+    Args:
+        bag: The bag; its `problems` say what could not be read.
+        topic: From `Bag.image_topic`.
+        classifier: Of a model loaded with `slots + SPARE_SLOTS` spare slots.
+        slots: Images the model works on at once.
+        frame_id: For images without a header.
+        progress: Told how many images are done.
+    """
+    done: list[tuple[int, FrameResult]] = []
+
+    def add(number: int, result: FrameResult) -> None:
+        done.append((number, result))
+        progress(len(done))
+
+    def deliver(item: _Item, outcome: Classified | Exception, waited: float) -> None:
+        if isinstance(outcome, Exception):
+            add(item.number, _dropped(item.frame.header, outcome))
+            return
+        seconds = {
+            READ: item.read,
+            "wait": waited,
+            "convert": outcome.convert,
+            "infer": outcome.infer,
+            "postprocess": outcome.postprocess,
+        }
+        milliseconds = {stage: each * 1e3 for stage, each in seconds.items()}
+        add(
+            item.number,
+            FrameResult(item.frame.header, outcome.prediction, milliseconds=milliseconds),
+        )
+
+    pipeline: Pipeline[_Item, Classified] = Pipeline(
+        _Stages(classifier), deliver, slots=slots, policy="all"
+    )
+    try:
+        start = time.perf_counter()
+        for number, image in enumerate(bag.images(topic, frame_id)):
+            read = time.perf_counter() - start
+            if isinstance(image, Unreadable):
+                add(number, _dropped(image.header, image.error))
+            else:
+                pipeline.submit(_Item(number, image, read))
+            start = time.perf_counter()
+        while not pipeline.drain(1.0):
+            pass
+    except KeyboardInterrupt:
+        bag.problems.append("interrupted: the results are those of the images until then")
+    finally:
+        pipeline.close()
+    results = (result for _, result in sorted(done, key=lambda each: each[0]))
+    model = classifier.model
+    return Run(
+        {
+            "bag": str(bag.path),
+            "topic": topic.name,
+            "type": topic.type_name,
+            "model": model.name,
+            "runtime": f"{model.runtime.info.name} {model.runtime.info.version}".strip(),
+            "view": asdict(classifier.options),
+        },
+        dict(enumerate(model.labels)),
+        in_stamp_order(results),
+    )
+
+
+def _dropped(header: Header, error: Exception) -> FrameResult:
+    return FrameResult(header, dropped=cause_of(error), reason=explained(error))

@@ -1,0 +1,210 @@
+"""Runs as bags: what the node publishes, under its topics' names."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from efv2_ros.latency import DROPPED_KEY
+from efv2_ros.replay.bags import Bag
+from efv2_ros.replay.run import FrameResult, Run, RunError, in_stamp_order, read_jsonl
+from efv2_ros.replay.types import deserialize, message, serialize
+from efv2_ros.replay.writer import BagWriter
+from efv2_ros.vision.frame import Header
+from efv2_ros.vision.postprocess import Prediction
+
+NODE = "/efv2_classifier"
+"""The node whose results these are, unless it has another name or namespace."""
+
+CLASSIFICATION = "vision_msgs/msg/Classification"
+LABEL_INFO = "vision_msgs/msg/LabelInfo"
+VISION_INFO = "vision_msgs/msg/VisionInfo"
+DIAGNOSTICS = "diagnostic_msgs/msg/DiagnosticArray"
+
+TOPICS = {
+    "classification": CLASSIFICATION,
+    "vision_info": VISION_INFO,
+    "label_info": LABEL_INFO,
+    "latency": DIAGNOSTICS,
+}
+"""What a run is made of: topics below the node, and their types."""
+
+LATCHED = ("vision_info", "label_info")
+"""Those that are transient local."""
+
+_CAUSE = "dropped"
+_OK, _WARN = 0, 1  # of DiagnosticStatus
+
+
+def write_results(run: Run, path: Path) -> None:
+    """Write a run as a bag, each message at the stamp of its image.
+
+    Raises:
+        BagError: The bag exists, or cannot be written.
+    """
+    with BagWriter(path) as bag:
+        bag.describe(run.info)
+        first = run.frames[0].header if run.frames else Header()
+        classes = max(run.labels, default=-1) + 1
+        labels = [run.labels.get(class_id, "") for class_id in range(classes)]
+        for name, data in (
+            ("label_info", _label_info(first, labels, _threshold(run))),
+            ("vision_info", _vision_info(first, str(run.info.get("model", "")))),
+        ):
+            bag.write(f"{NODE}/{name}", TOPICS[name], first.nanoseconds, data, latched=True)
+        for frame in run.frames:
+            stamp = frame.header.nanoseconds
+            if not frame.dropped:
+                data = _classification(frame)
+                bag.write(f"{NODE}/classification", CLASSIFICATION, stamp, data)
+            bag.write(f"{NODE}/latency", DIAGNOSTICS, stamp, _latency(frame))
+
+
+def _threshold(run: Run) -> float:
+    return float(run.info.get("view", {}).get("score_threshold", 0.0))
+
+
+def _header(header: Header) -> Any:
+    stamp = message("builtin_interfaces/msg/Time", sec=header.sec, nanosec=header.nanosec)
+    return message("std_msgs/msg/Header", stamp=stamp, frame_id=header.frame_id)
+
+
+def _label_info(header: Header, labels: list[str], threshold: float) -> bytes:
+    names = [
+        message("vision_msgs/msg/VisionClass", class_id=class_id, class_name=name)
+        for class_id, name in enumerate(labels)
+    ]
+    stamp = _header(header._replace(frame_id=""))
+    return serialize(LABEL_INFO, header=stamp, class_map=names, threshold=threshold)
+
+
+def _vision_info(header: Header, method: str) -> bytes:
+    return serialize(
+        VISION_INFO,
+        header=_header(header._replace(frame_id="")),
+        method=method,
+        database_location=f"{NODE}/label_info",
+        database_version=1,
+    )
+
+
+def _classification(frame: FrameResult) -> bytes:
+    results = [
+        message("vision_msgs/msg/ObjectHypothesis", class_id=str(class_id), score=score)
+        for class_id, score in zip(*frame.prediction, strict=True)
+    ]
+    return serialize(CLASSIFICATION, header=_header(frame.header), results=results)
+
+
+def _latency(frame: FrameResult) -> bytes:
+    """As the node's `~/latency`; what got no result has its cause in place of the stages."""
+    values = {stage: f"{ms:.4f}" for stage, ms in frame.milliseconds.items()}
+    if frame.dropped:
+        values = {_CAUSE: frame.dropped}
+    status = message(
+        "diagnostic_msgs/msg/DiagnosticStatus",
+        level=_WARN if frame.dropped else _OK,
+        name=f"{NODE.lstrip('/')}: latency",
+        message=frame.reason,
+        hardware_id="",
+        values=[
+            message("diagnostic_msgs/msg/KeyValue", key=key, value=value)
+            for key, value in values.items()
+        ],
+    )
+    return serialize(DIAGNOSTICS, header=_header(frame.header), status=[status])
+
+
+# And back
+
+
+def read_run(path: Path) -> Run:
+    """Read a run from JSON lines, or from a bag of results: written here, or recorded live.
+
+    Raises:
+        RunError: It is neither.
+        BagError: The bag cannot be read.
+    """
+    if path.is_file() and path.suffix not in (".mcap", ".db3", ".zstd"):
+        return read_jsonl(path)
+    with Bag(path) as bag:
+        run = _Reading(bag, _node_of(bag)).run()
+        if bag.problems:
+            run.info["problems"] = bag.problems
+    return run
+
+
+def _node_of(bag: Bag) -> str:
+    found = [each.name for each in bag.topics.values() if each.type_name == CLASSIFICATION]
+    if len(found) != 1:
+        listed = ", ".join(found) or "none"
+        raise RunError(f"{bag.path} holds no run: topics of {CLASSIFICATION}: {listed}")
+    return found[0].rpartition("/")[0]
+
+
+class _Reading:
+    """Puts a run together out of messages that come in any order."""
+
+    def __init__(self, bag: Bag, node: str) -> None:
+        self._bag, self._node = bag, node
+        self._labels: dict[int, str] = {}
+        self._frames: list[FrameResult] = []
+        self._stages: dict[Header, dict[str, float]] = {}
+        self._counted: dict[str, int] = {}
+        self._info: dict[str, Any] = {"bag": ""}
+
+    def run(self) -> Run:
+        own = {f"{self._node}/{name}": name for name in TOPICS}
+        for each in self._bag.messages({*own, "/diagnostics"}):
+            name = own.get(each.topic, "diagnostics")
+            getattr(self, f"_read_{name}")(deserialize(each.type_name, each.data))
+        recorded = Counter(frame.dropped for frame in self._frames if frame.dropped)
+        lost = {cause: count - recorded[cause] for cause, count in self._counted.items()}
+        return Run(
+            self._info | self._bag.info(),
+            self._labels,
+            in_stamp_order(
+                replace(frame, milliseconds=self._stages.get(frame.header, {}))
+                for frame in self._frames
+            ),
+            {cause: count for cause, count in lost.items() if count > 0},
+        )
+
+    def _read_classification(self, message: Any) -> None:
+        prediction = Prediction(
+            tuple(int(each.class_id) for each in message.results),
+            tuple(float(each.score) for each in message.results),
+        )
+        self._frames.append(FrameResult(_plain(message.header), prediction))
+
+    def _read_label_info(self, message: Any) -> None:
+        self._labels |= {each.class_id: each.class_name for each in message.class_map}
+
+    def _read_vision_info(self, message: Any) -> None:
+        self._info["model"] = message.method
+
+    def _read_latency(self, message: Any) -> None:
+        header = _plain(message.header)
+        for status in message.status:
+            values = {each.key: each.value for each in status.values}
+            if _CAUSE in values:
+                self._frames.append(
+                    FrameResult(header, dropped=values[_CAUSE], reason=status.message)
+                )
+            else:
+                self._stages[header] = {key: float(value) for key, value in values.items()}
+
+    def _read_diagnostics(self, message: Any) -> None:
+        for status in message.status:
+            if status.name == f"{self._node.lstrip('/')}: stream":
+                self._counted = {
+                    each.key.removeprefix(DROPPED_KEY): int(each.value)
+                    for each in status.values
+                    if each.key.startswith(DROPPED_KEY)
+                }
+
+
+def _plain(header: Any) -> Header:
+    return Header(header.stamp.sec, header.stamp.nanosec, header.frame_id)
