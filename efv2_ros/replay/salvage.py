@@ -68,7 +68,7 @@ def unpack(file: Path, target: Path, damage: Damage) -> None:
     """Decompress a zstd file as far as that goes."""
     with file.open("rb") as packed, target.open("wb") as unpacked:
         try:
-            shutil.copyfileobj(_zstd().open(packed, "rb"), unpacked, 1 << 20)
+            shutil.copyfileobj(_zstd().open(packed, "rb"), unpacked, 1 << 16)
         except Exception as error:  # whatever the damaged data make of the decompressor
             damage(f"{file.name} is damaged or cut off ({error})")
 

@@ -78,6 +78,8 @@ class BagWriter:
         Raises:
             BagError: The disk is full, or the type is not known.
         """
+        from rosbags.typesys import TypesysError
+
         try:
             if topic not in self._topics:
                 self._topics[topic] = self._writer.add_connection(
@@ -87,7 +89,7 @@ class BagWriter:
                     offered_qos_profiles=[_qos(latched)],
                 )
             self._writer.write(self._topics[topic], max(0, log_time), data)
-        except KeyError as error:
+        except TypesysError as error:
             raise BagError(f"{type_name} is no type that can be written") from error
         except OSError as error:
             raise BagError(f"cannot write to the bag {self._writer.path}: {error}") from error
