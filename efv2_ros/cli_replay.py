@@ -189,20 +189,22 @@ def _summarize(run: Run, problems: list[str], console: Console) -> None:
     console.print(
         f"{len(run.frames)} images of {escape(run.info['topic'])}: {classified} classified, "
         f"{sum(drops.values())} dropped{f' ({causes})' if causes else ''}; "
-        f"{run.info['model']} on {run.info['runtime']}"
+        f"{run.info['model']} on {run.info['runtime']}",
+        soft_wrap=True,
     )
     told: set[str] = set()
     for frame in run.frames:
         if frame.dropped and frame.dropped not in told:
             told.add(frame.dropped)
-            console.print(f"[yellow]first dropped for {frame.dropped}: {escape(frame.reason)}")
+            sentence = f"first dropped for {frame.dropped}: {escape(frame.reason)}"
+            console.print(f"[yellow]{sentence}[/yellow]", soft_wrap=True)
     for problem in problems:
-        messages.print(f"[red]{escape(problem)}[/red]")
+        messages.print(f"[red]{escape(problem)}[/red]", soft_wrap=True)
 
 
 def _show(comparison: Comparison, golden: Path, console: Console) -> None:
     for note in comparison.notes:
-        console.print(f"[yellow]{escape(note)}[/yellow]")
+        console.print(f"[yellow]{escape(note)}[/yellow]", soft_wrap=True)
     differences = comparison.differences
     if not differences:
         console.print(f"[green]the same as {escape(str(golden))}: {len(comparison.keys)} images, "
