@@ -4,6 +4,7 @@ import shutil
 import sqlite3
 
 import pytest
+import yaml
 from bag_maker import PERIOD, START, STORAGES, compressed, hbm, image, make, picture, stamps, write
 
 from efv2_ros.replay.bags import Bag, Unreadable
@@ -60,6 +61,7 @@ def test_what_is_cut_off_is_read_as_far_as_it_goes(tmp_path, storage, compressio
     assert 25 < len(found) < 50
     assert found == stamps(60)[: len(found)]
     assert any("damaged" in problem for problem in problems)
+    assert len(set(problems)) == len(problems)
     assert all(file.name.split(".")[0] in problem for problem in problems)
 
 
@@ -168,6 +170,8 @@ def test_several_files_come_in_the_order_of_their_numbers(tmp_path):
         )
         storage_file(part).rename(path / f"bag_{number}.mcap")
     assert read(path) == (stamps(11), [])
+    with Bag(path) as bag:
+        assert bag.image_topic().count == 11
     (path / "bag_9.mcap").write_bytes(b"")
     found, problems = read(path)
     assert found == [*stamps(11)[:9], stamps(11)[10]]
@@ -219,6 +223,21 @@ def test_the_only_topic_of_images_is_found(tmp_path):
         assert bag.image_topic().name == "/camera"
         assert bag.image_topic().transport == "compressed"
         assert bag.image_topic("/camera") == bag.image_topic()
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_one_topic_of_several_is_read(tmp_path, cut):
+    messages = []
+    for number, stamp in enumerate(stamps(60)):
+        messages.append((("/left", "/right")[number % 2], stamp, big(number, stamp)))
+    path = write(tmp_path / "bag", messages)
+    if cut:
+        file = storage_file(path)
+        file.write_bytes(file.read_bytes()[:-100])
+    found, problems = read(path, "/right")
+    assert found == stamps(60)[1::2][: len(found)]
+    assert len(found) > 10
+    assert bool(problems) == cut
 
 
 @pytest.mark.parametrize(
@@ -301,6 +320,22 @@ def test_what_a_bag_is_about_is_kept(tmp_path):
         assert bag.info() == {"model": "s0", "number": 3}
     with Bag(make(tmp_path / "other", 1)) as bag:
         assert bag.info() == {}
+
+
+def test_humble_can_read_the_description(tmp_path):
+    """Its reader wants QoS as text, which later versions of the format have as a list."""
+    path = make(tmp_path / "bag", 1)
+    document = yaml.safe_load((path / "metadata.yaml").read_text())
+    description = document["rosbag2_bagfile_information"]
+    (topic,) = description["topics_with_message_count"]
+    assert description["version"] == 8
+    (qos,) = yaml.safe_load(topic["topic_metadata"]["offered_qos_profiles"])
+    assert (qos["reliability"], qos["durability"], qos["history"], qos["depth"]) == (1, 2, 1, 10)
+
+
+def test_times_before_the_epoch_do_not_stop_a_recording(tmp_path):
+    path = write(tmp_path / "bag", [("/image", -5, image(0, START))])
+    assert read(path) == ([START], [])
 
 
 def test_the_types_have_the_hashes_of_the_official_packages():

@@ -98,6 +98,16 @@ def test_images_of_one_stamp_stay_in_the_order_of_the_bag(tmp_path, classifier):
     assert [frame.prediction for frame in run.frames] == expected
 
 
+def test_what_cannot_be_read_keeps_its_place_too(tmp_path, classifier):
+    kind, data = image(0, START)
+    path = write(
+        tmp_path / "bag",
+        [("/image", START, message) for message in (image(1, START), (kind, data[:9]))],
+    )
+    run, _ = replay(path, classifier)
+    assert [frame.dropped for frame in run.frames] == ["", "message"]
+
+
 def broken_bag(path):
     """Six images, of which only 0 and 5 can be classified."""
     kind, data = image(1, stamps(6)[1])
@@ -182,6 +192,19 @@ def test_json_lines_say_all_and_read_back(tmp_path, classifier):
     )
 
 
+def test_labels_are_text_as_it_is(tmp_path):
+    run = Run({"bag": "包"}, {1: "金鱼"}, [result(1, (1, 0.5))])
+    text = written(run, tmp_path / "run.jsonl").read_text(encoding="utf-8")
+    assert "包" in text
+    assert "金鱼" in text
+    assert read_jsonl(tmp_path / "run.jsonl").labels == {1: "金鱼"}
+
+
+def test_what_a_live_node_counted_is_among_the_drops():
+    run = Run({}, {}, [result(1, dropped="size"), result(2)], {"size": 2, "superseded": 3})
+    assert run.drops() == {"size": 3, "superseded": 3}
+
+
 def test_timings_are_written_when_asked_for(tmp_path, classifier):
     run, _ = replay(make(tmp_path / "bag", 3), classifier)
     again = read_jsonl(written(run, tmp_path / "run.jsonl", timings=True))
@@ -229,14 +252,41 @@ def test_a_run_as_a_bag_reads_back(tmp_path, classifier):
     assert again.drops() == run.drops()
 
 
+def test_results_that_were_recorded_in_another_order(tmp_path):
+    kind = "vision_msgs/msg/Classification"
+    path = write(
+        tmp_path / "results",
+        [
+            ("/a/classification", number, (kind, serialize(kind, header=header(s), results=[])))
+            for number, s in enumerate(reversed(stamps(3)))
+        ],
+    )
+    assert nanoseconds(read_run(path)) == stamps(3)
+
+
+def test_a_damaged_bag_of_results_says_so(tmp_path, classifier):
+    run, _ = replay(make(tmp_path / "bag", 200), classifier)
+    write_results(run, tmp_path / "results")
+    file = tmp_path / "results" / "results.mcap"
+    file.write_bytes(file.read_bytes()[:-10])
+    again = read_run(tmp_path / "results")
+    assert 0 < len(again.frames) <= 200
+    assert any("damaged" in problem for problem in again.info["problems"])
+
+
 def test_the_bag_holds_what_the_node_would_publish(tmp_path, classifier):
     serialization = pytest.importorskip("rclpy.serialization")
     from vision_msgs.msg import Classification, LabelInfo, VisionInfo
 
     run, _ = replay(make(tmp_path / "bag", 4), classifier)
+    run.info["view"]["score_threshold"] = 0.25
     write_results(run, tmp_path / "results")
     with Bag(tmp_path / "results") as bag:
         topics = {name: topic.type_name for name, topic in bag.topics.items()}
+        durabilities = {
+            name.rpartition("/")[2]: topic.qos[0].durability.name
+            for name, topic in bag.topics.items()
+        }
         messages = list(bag.messages(topics))
     assert topics == {
         f"{NODE}/classification": "vision_msgs/msg/Classification",
@@ -244,6 +294,11 @@ def test_the_bag_holds_what_the_node_would_publish(tmp_path, classifier):
         f"{NODE}/label_info": "vision_msgs/msg/LabelInfo",
         f"{NODE}/latency": "diagnostic_msgs/msg/DiagnosticArray",
     }
+
+    assert durabilities == {
+        "classification": "VOLATILE", "latency": "VOLATILE",
+        "vision_info": "TRANSIENT_LOCAL", "label_info": "TRANSIENT_LOCAL",
+    }  # fmt: skip
 
     def read(name, kind):
         return [
@@ -265,6 +320,7 @@ def test_the_bag_holds_what_the_node_would_publish(tmp_path, classifier):
     ((_, labels),) = read("label_info", LabelInfo)
     assert [each.class_name for each in labels.class_map] == list(classifier.model.labels)
     assert [each.class_id for each in labels.class_map] == list(range(1000))
+    assert labels.threshold == 0.25
     ((_, info),) = read("vision_info", VisionInfo)
     assert (info.method, info.database_location) == (classifier.model.name, f"{NODE}/label_info")
 
@@ -529,6 +585,7 @@ def test_what_cannot_be_done(tmp_path, efv2, arguments, status, sentence):
     (tmp_path / "notes.txt").write_text("")
     outcome = efv2(*arguments)
     assert outcome.exit_code == status
+    assert "images of" not in outcome.output or "--jsonl" in arguments
     assert sentence in outcome.output
     assert "Traceback" not in outcome.output
 

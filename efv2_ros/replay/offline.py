@@ -13,7 +13,6 @@ from efv2_ros.pipeline import Pipeline
 from efv2_ros.replay.bags import Bag, Topic, Unreadable
 from efv2_ros.replay.run import FrameResult, Run, in_stamp_order
 from efv2_ros.vision.frame import Frame, Header
-from efv2_ros.vision.nv12 import check
 
 READ = "read"
 """The stage before those of a live node: the bag's share of the time."""
@@ -39,7 +38,6 @@ class _Stages:
         self.finish = classifier.finish
 
     def prepare(self, item: _Item) -> Any:
-        check(item.frame)  # as the node does, so that both give the same cause
         return self._classifier.prepare(item.frame)
 
 

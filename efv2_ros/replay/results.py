@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -152,7 +151,7 @@ class _Reading:
         self._labels: dict[int, str] = {}
         self._frames: list[FrameResult] = []
         self._stages: dict[Header, dict[str, float]] = {}
-        self._counted: dict[str, int] = {}
+        self._lost: dict[str, int] = {}
         self._info: dict[str, Any] = {"bag": ""}
 
     def run(self) -> Run:
@@ -160,8 +159,6 @@ class _Reading:
         for each in self._bag.messages({*own, "/diagnostics"}):
             name = own.get(each.topic, "diagnostics")
             getattr(self, f"_read_{name}")(deserialize(each.type_name, each.data))
-        recorded = Counter(frame.dropped for frame in self._frames if frame.dropped)
-        lost = {cause: count - recorded[cause] for cause, count in self._counted.items()}
         return Run(
             self._info | self._bag.info(),
             self._labels,
@@ -169,7 +166,7 @@ class _Reading:
                 replace(frame, milliseconds=self._stages.get(frame.header, {}))
                 for frame in self._frames
             ),
-            {cause: count for cause, count in lost.items() if count > 0},
+            self._lost,
         )
 
     def _read_classification(self, message: Any) -> None:
@@ -199,7 +196,7 @@ class _Reading:
     def _read_diagnostics(self, message: Any) -> None:
         for status in message.status:
             if status.name == f"{self._node.lstrip('/')}: stream":
-                self._counted = {
+                self._lost = {
                     each.key.removeprefix(DROPPED_KEY): int(each.value)
                     for each in status.values
                     if each.key.startswith(DROPPED_KEY)

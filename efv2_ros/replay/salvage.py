@@ -150,8 +150,7 @@ def _rows(
     for query in (read, f"{read} DESC"):
         try:
             for number, topic, log_time, data in database.execute(query, (last,)):
-                if not failed:
-                    last = number
+                last = number
                 if topic in topics:
                     yield Message(*topics[topic], log_time, data)
         except sqlite3.Error as error:
