@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
@@ -43,6 +44,7 @@ def examine() -> Iterator[Finding]:
     yield _library("numpy", "numpy")
     yield _library("OpenCV", "opencv-python-headless", "opencv-python", module="cv2")
     yield _jpeg_library()
+    yield _bags()
     yield from _ros()
     yield from _board()
     yield from _runtimes()
@@ -69,6 +71,21 @@ def _jpeg_library() -> Finding:
             "sudo apt install libturbojpeg, or pip install turbojpeg",
         )  # fmt: skip
     return Finding("libturbojpeg", "ok", f"{library._name} decodes JPEG")
+
+
+def _bags() -> Finding:
+    found = {}
+    for package in ("rosbags", "mcap"):
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    listed = ", ".join(f"{name} {number}" for name, number in found.items())
+    if "rosbags" not in found:
+        return Finding("bags", "info", "rosbags is not here, so none can be read or written",
+                       "pip install rosbags mcap")  # fmt: skip
+    if "mcap" not in found:
+        detail = f"{listed}; mcap, which reads damaged .mcap files, is not here"
+        return Finding("bags", "info", detail, "pip install mcap")
+    return Finding("bags", "ok", listed)
 
 
 def _ros() -> Iterator[Finding]:

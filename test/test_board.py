@@ -9,7 +9,7 @@ import pytest
 import standins
 from tiny_models import projection
 
-from efv2_ros import board
+from efv2_ros import board, doctor
 from efv2_ros.classifier import ModelRequest, load_model
 from efv2_ros.doctor import examine
 from efv2_ros.runtimes.base import (
@@ -207,3 +207,20 @@ def test_the_linker_finds_the_library(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert '"runtime": "libdnn"' in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("missing", "verdict", "cure"),
+    [((), "ok", ""), (("mcap",), "info", "pip install mcap"),
+     (("mcap", "rosbags"), "info", "pip install rosbags mcap")],
+)  # fmt: skip
+def test_the_doctor_says_whether_bags_can_be_read(monkeypatch, missing, verdict, cure):
+    def installed(name):
+        if name in missing:
+            raise doctor.PackageNotFoundError(name)
+        return version(name)
+
+    version = doctor.version
+    monkeypatch.setattr(doctor, "version", installed)
+    (finding,) = (each for each in examine() if each.subject == "bags")
+    assert (finding.verdict, finding.cure) == (verdict, cure)
