@@ -1,4 +1,4 @@
-"""The image publisher: its pixels against float64, its process over real DDS."""
+"""The image publisher: what a subscriber gets over real DDS."""
 
 import itertools
 import signal
@@ -13,68 +13,19 @@ import pytest
 pytest.importorskip("rclpy")
 
 import rclpy
+from pictures import picture, write_video
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
-from reference import mean_2x2, rgb_to_yuv, to_limited
 from sensor_msgs.msg import CompressedImage, Image
 
-from efv2_ros.node.image_publisher import (
-    ENCODERS,
-    ImagePublisher,
-    PublisherError,
-    resized,
-    to_nv12,
-    to_yuyv,
-)
+from efv2_ros.errors import Efv2Error
+from efv2_ros.node.image_publisher import ImagePublisher
+from efv2_ros.vision.encode import ENCODERS, resized
 from efv2_ros.vision.frame import FrameError
 
 numbers = itertools.count()
 
 SOON = 30.0  # seconds: only reached when something is broken
-
-
-def picture(seed, width=36, height=22):
-    """BGR noise: every pixel and channel different."""
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
-
-
-# Pixels
-
-# Chroma is made from the rounded Y (0.36 at most, 0.5 / 1.402), rounded, averaged, rounded again.
-CHROMA = 0.36 + 0.5 + 0.5
-
-
-@pytest.mark.parametrize(("width", "height"), [(36, 22), (37, 23), (2, 2)])
-def test_nv12_is_full_range(width, height):
-    image = picture(1, width, height)
-    rows, columns = height // 2 * 2, width // 2 * 2
-    y, u, v = rgb_to_yuv(image[:rows, :columns, ::-1])
-    nv12 = to_nv12(image).astype(float)
-    chroma = nv12[rows:].reshape(rows // 2, columns // 2, 2)
-    assert np.abs(nv12[:rows] - y).max() <= 0.51
-    assert np.abs(chroma[..., 0] - mean_2x2(u)).max() <= CHROMA
-    assert np.abs(chroma[..., 1] - mean_2x2(v)).max() <= CHROMA
-
-
-@pytest.mark.parametrize(("width", "height"), [(36, 22), (37, 23), (2, 1)])
-def test_yuyv_is_limited_range(width, height):
-    image = picture(2, width, height)
-    columns = width // 2 * 2
-    y, u, v = to_limited(*rgb_to_yuv(image[:, :columns, ::-1]))
-    yuyv = to_yuyv(image).astype(float)
-    assert np.abs(yuyv[..., 0] - y).max() <= 1
-    assert np.abs(yuyv[:, 0::2, 1] - (u[:, 0::2] + u[:, 1::2]) / 2).max() <= 0.5 + CHROMA
-    assert np.abs(yuyv[:, 1::2, 1] - (v[:, 0::2] + v[:, 1::2]) / 2).max() <= 0.5 + CHROMA
-
-
-@pytest.mark.parametrize(
-    ("asked", "size"), [((18, 0), (11, 18)), ((0, 44), (44, 72)), ((7, 9), (9, 7))]
-)
-def test_resize_keeps_the_aspect_ratio_unless_told_otherwise(asked, size):
-    assert resized(picture(3), *asked).shape == (*size, 3)
-
-
-# Publishing
 
 
 class Listener:
@@ -211,11 +162,7 @@ def test_jpeg_files_go_out_as_they_are_and_others_are_compressed(publish, folder
 
 
 def test_a_videos_frames_arrive_in_order_again_and_again(publish, tmp_path):
-    path = str(tmp_path / "video.avi")
-    writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*"MJPG"), 25, (64, 48))
-    for shade in (40, 120, 200):
-        writer.write(np.full((48, 64, 3), shade, np.uint8))
-    writer.release()
+    path = str(write_video(tmp_path / "video.avi"))
     images = publish(6, path=path)[:6]
     shades = [np.frombuffer(image.data, np.uint8).mean() for image in images]
     assert np.allclose(shades, [40, 120, 200] * 2, atol=3)
@@ -234,7 +181,7 @@ def test_a_videos_frames_arrive_in_order_again_and_again(publish, tmp_path):
     ],
 )
 def test_what_cannot_work_is_refused(ros, folder, parameters, words):
-    with pytest.raises((PublisherError, FrameError), match=words):
+    with pytest.raises((Efv2Error, FrameError), match=words):
         ImagePublisher(parameter_overrides=overrides(**{"path": str(folder), **parameters}))
 
 

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import sys
 from array import array
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import rclpy
-from numpy.typing import NDArray
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
@@ -27,14 +22,15 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from efv2_ros.errors import Efv2Error
 from efv2_ros.node import messages
+from efv2_ros.vision.encode import ENCODERS, encode
 from efv2_ros.vision.frame import Frame, FrameError, Header
-from efv2_ros.vision.nv12 import Nv12Converter
-from efv2_ros.vision.photo import SUFFIXES, find_photos, read_photo
+from efv2_ros.vision.pictures import Pictures
 
 _QUEUE = 10
 _ACKNOWLEDGEMENT = Duration(seconds=10)
-_PHOTO_RATE = 10.0
-_JPEG_START = b"\xff\xd8\xff"
+
+ENCODINGS = (*ENCODERS, "jpeg")
+"""What can be published; `jpeg` is for CompressedImage."""
 
 _PARAMETERS: dict[str, tuple[Any, str]] = {
     "path": ("", "Folder of photos, photo, or video file"),
@@ -51,14 +47,16 @@ _PARAMETERS: dict[str, tuple[Any, str]] = {
 
 
 class PublisherError(Efv2Error):
-    """There is nothing to publish, or a parameter makes no sense."""
+    """A parameter makes no sense."""
 
 
 class ImagePublisher(Node):
     """Publishes `image`, as Image or CompressedImage, stamped with the node's clock.
 
     Raises:
-        PublisherError: A parameter makes no sense, or nothing can be read from `path`.
+        PublisherError: A parameter makes no sense.
+        PicturesError: There are no pictures in `path`.
+        FrameError: `path` is a folder without photos.
     """
 
     def __init__(self, **node_arguments: Any) -> None:
@@ -73,9 +71,8 @@ class ImagePublisher(Node):
         self._frame_id = str(self._value("frame_id"))
         reliability = self._choice("reliability", ("reliable", "best_effort"))
 
-        self._path = Path(self._value("path")).expanduser()
-        read, own_rate = self._open()
-        self._frames = self._endless(read) if self._value("loop") else self._pass(read)
+        pictures = self._open()
+        self._frames = pictures.endless() if self._value("loop") else pictures.once()
         self.finished = Future()
         self._publisher = self.create_publisher(
             CompressedImage if self._encoding == "jpeg" else Image,
@@ -84,7 +81,7 @@ class ImagePublisher(Node):
         )
         # A steady clock: under simulated time, too, images come at the rate asked for.
         self._timer = self.create_timer(
-            1.0 / (self._at_least_0("rate") or own_rate),
+            1.0 / (self._at_least_0("rate") or float(pictures.rate)),
             self._on_timer,
             clock=Clock(clock_type=ClockType.STEADY_TIME),
         )
@@ -104,58 +101,15 @@ class ImagePublisher(Node):
             raise PublisherError(f"{name} is not negative, {value} is")
         return value
 
-    # From files to frames
-
-    def _open(self) -> tuple[Callable[[], Iterator[Frame]], float]:
-        """What reads all images once, and the rate at which they are meant to be seen."""
+    def _open(self) -> Pictures:
         if not self._value("path"):
             raise PublisherError("path names a folder of photos, a photo or a video; it is empty")
-        if self._path.is_dir() or self._path.suffix.lower() in SUFFIXES:
-            return functools.partial(self._photos, find_photos([self._path])), _PHOTO_RATE
-        if not self._path.exists():
-            raise PublisherError(f"there is no file {self._path}")
-        video = cv2.VideoCapture(str(self._path))
-        if not video.isOpened():
-            raise PublisherError(f"{self._path} is neither a photo nor a video OpenCV can read")
-        rate = video.get(cv2.CAP_PROP_FPS)
-        return self._video, rate if 0 < rate < math.inf else _PHOTO_RATE
-
-    def _photos(self, files: list[Path]) -> Iterator[Frame]:
-        for file in list(files):
-            try:
-                yield self._photo(file)
-            except (FrameError, OSError) as error:
-                self.get_logger().warning(f"left out: {error}")
-                files.remove(file)
-
-    def _photo(self, file: Path) -> Frame:
-        if self._encoding == "jpeg" and not (self._width or self._height):
-            contents = np.fromfile(file, np.uint8)
-            if contents[: len(_JPEG_START)].tobytes() == _JPEG_START:
-                return Frame(Header(), "jpeg", contents)
-        return read_photo(file)
-
-    def _video(self) -> Iterator[Frame]:
-        video = cv2.VideoCapture(str(self._path))
-        while True:
-            read, image = video.read()
-            if not read:
-                return
-            yield _frame(image, "bgr8")
-
-    def _pass(self, read: Callable[[], Iterator[Frame]]) -> Iterator[Frame]:
-        empty = True
-        for frame in read():
-            yield frame
-            empty = False
-        if empty:
-            raise PublisherError(f"no image can be read from {self._path}")
-
-    def _endless(self, read: Callable[[], Iterator[Frame]]) -> Iterator[Frame]:
-        while True:
-            yield from self._pass(read)
-
-    # From frames to messages
+        resizes = self._width or self._height
+        return Pictures(
+            [Path(self._value("path")).expanduser()],
+            lambda reason: self.get_logger().warning(f"left out: {reason}"),
+            kept=["jpeg"] if self._encoding == "jpeg" and not resizes else [],
+        )
 
     def _on_timer(self) -> None:
         if self._publisher.get_subscription_count() < self._awaited:
@@ -169,17 +123,8 @@ class ImagePublisher(Node):
             return
         now = self.get_clock().now().to_msg()
         header = Header(now.sec, now.nanosec, self._frame_id)
-        self._publisher.publish(_message(replace(self._encoded(frame), header=header)))
-
-    def _encoded(self, frame: Frame) -> Frame:
-        if frame.encoding == "jpeg":
-            return frame
-        image = frame.data.reshape(frame.height, frame.width, 3)
-        if self._width or self._height:
-            image = resized(image, self._width, self._height)
-        if self._encoding == "jpeg":
-            return Frame(Header(), "jpeg", cv2.imencode(".jpg", image)[1])
-        return _frame(ENCODERS[self._encoding](image), self._encoding)
+        image = encode(frame, self._encoding, self._width, self._height)
+        self._publisher.publish(_message(replace(image, header=header)))
 
 
 def _message(frame: Frame) -> Image | CompressedImage:
@@ -188,84 +133,6 @@ def _message(frame: Frame) -> Image | CompressedImage:
     message = CompressedImage(header=messages.header_message(frame.header), format="jpeg")
     message.data = array("B", frame.data.tobytes())
     return message
-
-
-def _frame(pixels: NDArray[Any], encoding: str) -> Frame:
-    """A frame of unpadded rows: (height, width), (height, width, channels), or NV12's planes."""
-    rows, width = pixels.shape[:2]
-    return Frame(
-        header=Header(),
-        encoding=encoding,
-        data=pixels.reshape(-1),
-        height=rows * 2 // 3 if encoding == "nv12" else rows,
-        width=width,
-        step=pixels[0].nbytes,
-    )
-
-
-# BGR images, uint8, to other encodings. YUV comes in the ranges in which cameras send it and the
-# classifier's `input_range:=auto` takes it: nv12 full, yuv422_yuy2 limited.
-
-
-def resized(image: NDArray[Any], width: int, height: int) -> NDArray[Any]:
-    """Resize (h, w, 3) to `width` and `height`; one that is 0 follows from the aspect ratio."""
-    rows, columns = image.shape[:2]
-    size = (
-        width or max(1, round(columns * height / rows)),
-        height or max(1, round(rows * width / columns)),
-    )
-    shrinks = size[0] * size[1] < rows * columns
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-
-
-def to_nv12(image: NDArray[Any]) -> NDArray[Any]:
-    """Convert BGR (h, w, 3) to full-range NV12 (h * 3 / 2, w); odd sides lose a pixel.
-
-    Raises:
-        FrameError: The image has no 2x2 pixels.
-    """
-    height, width = (side // 2 * 2 for side in image.shape[:2])
-    if not height or not width:
-        raise FrameError("size", f"NV12 needs 2x2 pixels, not {image.shape[1]}x{image.shape[0]}")
-    even = np.ascontiguousarray(image[:height, :width])
-    return _nv12_converter(width, height).convert(_frame(even, "bgr8"))
-
-
-def to_yuyv(image: NDArray[Any]) -> NDArray[Any]:
-    """Convert BGR (h, w, 3) to limited-range YUYV (h, w, 2); an odd width loses its last column.
-
-    Y = 16 + 219/255 Y' and U, V = 128 + 224/255 (U', V' - 128), with the full-range Y', U', V'
-    of JFIF. Each is right to one step: it is rounded twice.
-    """
-    ycrcb = cv2.cvtColor(image[:, : image.shape[1] // 2 * 2], cv2.COLOR_BGR2YCrCb)
-    height, width = ycrcb.shape[:2]
-    full = np.arange(256)
-    luma = np.rint(16 + full * 219 / 255).astype(np.uint8)
-    chroma = np.rint(128 + (full - 128) * 224 / 255).astype(np.uint8)
-    crcb = cv2.resize(ycrcb[..., 1:], (width // 2, height), interpolation=cv2.INTER_AREA)
-    yuyv = np.empty((height, width, 2), np.uint8)
-    yuyv[..., 0] = luma[ycrcb[..., 0]]
-    yuyv[:, 0::2, 1] = chroma[crcb[..., 1]]
-    yuyv[:, 1::2, 1] = chroma[crcb[..., 0]]
-    return yuyv
-
-
-ENCODERS: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
-    "bgr8": lambda image: image,
-    "rgb8": lambda image: cv2.cvtColor(image, cv2.COLOR_BGR2RGB),
-    "mono8": lambda image: cv2.cvtColor(image, cv2.COLOR_BGR2GRAY),
-    "nv12": to_nv12,
-    "yuv422_yuy2": to_yuyv,
-}
-"""What makes each encoding of sensor_msgs/Image out of BGR (h, w, 3)."""
-
-ENCODINGS = (*ENCODERS, "jpeg")
-"""What can be published; `jpeg` is for CompressedImage."""
-
-
-@functools.lru_cache(maxsize=8)
-def _nv12_converter(width: int, height: int) -> Nv12Converter:
-    return Nv12Converter(width, height, fit="stretch", nv12_range="full")
 
 
 def main(args: list[str] | None = None) -> int:
