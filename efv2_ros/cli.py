@@ -16,6 +16,7 @@ from efv2_ros.classifier import Classified, Classifier, load_model
 from efv2_ros.cli_measure import bench, perf
 from efv2_ros.cli_models import models
 from efv2_ros.cli_options import model_options, split_request, split_view, view_options
+from efv2_ros.cli_record import record_demo
 from efv2_ros.cli_replay import replay
 from efv2_ros.console import download_bar, messages, output, warn_untrained
 from efv2_ros.errors import Efv2Error
@@ -38,7 +39,7 @@ def main() -> None:
     """EfficientFormerV2 image classification for the RDK X5 and any other machine."""
 
 
-for _command in (models, bench, perf, replay):
+for _command in (models, bench, perf, replay, record_demo):
     main.add_command(_command)
 
 

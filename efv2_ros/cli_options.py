@@ -14,21 +14,22 @@ from efv2_ros.vision.nv12 import Roi
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-class _Parsed(click.ParamType):  # type: ignore[type-arg]
+class Parsed(click.ParamType):  # type: ignore[type-arg]
     """An option whose text is turned into a value by a function that raises ValueError."""
 
     def __init__(self, metavar: str, parse: Callable[[str], Any]) -> None:
         self.name, self._parse = metavar, parse
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The value of the text, or a usage error."""
         try:
             return self._parse(value) if isinstance(value, str) else value
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
 
-_RGB = _Parsed("R,G,B", parse_rgb)
-ROI = _Parsed("X,Y,WIDTH,HEIGHT", Roi.parse)
+_RGB = Parsed("R,G,B", parse_rgb)
+ROI = Parsed("X,Y,WIDTH,HEIGHT", Roi.parse)
 
 
 def model_options(command: Command) -> Command:

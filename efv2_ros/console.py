@@ -49,6 +49,7 @@ def image_bar() -> Progress:
     return Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
         TextColumn("images"), TimeRemainingColumn(), console=messages,
+        disable=not messages.is_terminal,
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from efv2_ros.latency import DROPPED_KEY
 from efv2_ros.replay.bags import Bag
 from efv2_ros.replay.run import FrameResult, Run, RunError, in_stamp_order, read_jsonl
-from efv2_ros.replay.types import deserialize, message, serialize
+from efv2_ros.replay.types import deserialize, header_message, message, serialize
 from efv2_ros.replay.writer import BagWriter
 from efv2_ros.vision.frame import Header
 from efv2_ros.vision.postprocess import Prediction
@@ -65,24 +65,19 @@ def _threshold(run: Run) -> float:
     return float(run.info.get("view", {}).get("score_threshold", 0.0))
 
 
-def _header(header: Header) -> Any:
-    stamp = message("builtin_interfaces/msg/Time", sec=header.sec, nanosec=header.nanosec)
-    return message("std_msgs/msg/Header", stamp=stamp, frame_id=header.frame_id)
-
-
 def _label_info(header: Header, labels: list[str], threshold: float) -> bytes:
     names = [
         message("vision_msgs/msg/VisionClass", class_id=class_id, class_name=name)
         for class_id, name in enumerate(labels)
     ]
-    stamp = _header(header._replace(frame_id=""))
+    stamp = header_message(header._replace(frame_id=""))
     return serialize(LABEL_INFO, header=stamp, class_map=names, threshold=threshold)
 
 
 def _vision_info(header: Header, method: str) -> bytes:
     return serialize(
         VISION_INFO,
-        header=_header(header._replace(frame_id="")),
+        header=header_message(header._replace(frame_id="")),
         method=method,
         database_location=f"{NODE}/label_info",
         database_version=1,
@@ -94,7 +89,7 @@ def _classification(frame: FrameResult) -> bytes:
         message("vision_msgs/msg/ObjectHypothesis", class_id=str(class_id), score=score)
         for class_id, score in zip(*frame.prediction, strict=True)
     ]
-    return serialize(CLASSIFICATION, header=_header(frame.header), results=results)
+    return serialize(CLASSIFICATION, header=header_message(frame.header), results=results)
 
 
 def _latency(frame: FrameResult) -> bytes:
@@ -113,7 +108,7 @@ def _latency(frame: FrameResult) -> bytes:
             for key, value in values.items()
         ],
     )
-    return serialize(DIAGNOSTICS, header=_header(frame.header), status=[status])
+    return serialize(DIAGNOSTICS, header=header_message(frame.header), status=[status])
 
 
 # And back

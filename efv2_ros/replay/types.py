@@ -7,6 +7,7 @@ from typing import Any
 
 from efv2_ros.errors import Efv2Error
 from efv2_ros.resources import share_path
+from efv2_ros.vision.frame import Header
 
 _PACKAGES = ("vision_msgs", "hbm_img_msgs")
 """Those of `interfaces/`; rosbags itself knows ROS's own."""
@@ -77,3 +78,9 @@ def deserialize(type_name: str, data: bytes) -> Any:
 def message(type_name: str, **fields: Any) -> Any:
     """A message of a type, to be serialized alone or within another."""
     return typestore().types[type_name](**fields)
+
+
+def header_message(header: Header) -> Any:
+    """A `std_msgs/Header`."""
+    stamp = message("builtin_interfaces/msg/Time", sec=header.sec, nanosec=header.nanosec)
+    return message("std_msgs/msg/Header", stamp=stamp, frame_id=header.frame_id)

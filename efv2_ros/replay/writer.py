@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sqlite3
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -12,6 +15,8 @@ from efv2_ros.replay.types import BagError, require_rosbags, typestore
 
 Storage = Literal["mcap", "sqlite3"]
 Compression = Literal["none", "chunk", "message", "file"]
+
+_STORAGE_ERRORS = (OSError, sqlite3.Error)
 
 INFO = "efv2_ros"
 """Key of metadata.yaml's custom_data under which `info` is kept, as JSON."""
@@ -39,14 +44,18 @@ class BagWriter:
         if storage == "sqlite3" and compression == "chunk":
             raise BagError("only mcap compresses chunks; sqlite3 bags take message or file")
         mode = "storage" if compression == "chunk" else compression
+        self._path = path
         self._topics: dict[str, Any] = {}
         try:
             # Version 8 is the last whose QoS Humble can read.
             self._writer = Writer(path, version=8, storage_plugin=StoragePlugin[storage.upper()])
             self._writer.set_compression(CompressionMode[mode.upper()], CompressionFormat.ZSTD)
             self._writer.open()
-        except (WriterError, OSError) as error:
+        except WriterError as error:
             raise BagError(f"cannot write the bag {path}: {error}") from error
+        except _STORAGE_ERRORS as error:
+            shutil.rmtree(path, ignore_errors=True)  # it cannot have been there before
+            raise self._failed(error) from error
 
     def __enter__(self) -> BagWriter:
         return self
@@ -64,7 +73,14 @@ class BagWriter:
         self._writer.set_custom_data(INFO, json.dumps(info))
 
     def write(
-        self, topic: str, type_name: str, log_time: int, data: bytes, *, latched: bool = False
+        self,
+        topic: str,
+        type_name: str,
+        log_time: int,
+        data: bytes,
+        *,
+        latched: bool = False,
+        reliable: bool = True,
     ) -> None:
         """Add a message.
 
@@ -73,7 +89,8 @@ class BagWriter:
             type_name: Its type, as ROS names it.
             log_time: When it was sent, in nanoseconds.
             data: The serialized message.
-            latched: Whether the topic is transient local; else it is volatile, and reliable both.
+            latched: Whether the topic was offered as transient local, else as volatile.
+            reliable: Whether it was offered as reliable, else as best effort.
 
         Raises:
             BagError: The disk is full, or the type is not known.
@@ -86,20 +103,36 @@ class BagWriter:
                     topic,
                     type_name,
                     typestore=typestore(),
-                    offered_qos_profiles=[_qos(latched)],
+                    offered_qos_profiles=[_qos(latched, reliable)],
                 )
             self._writer.write(self._topics[topic], max(0, log_time), data)
         except TypesysError as error:
             raise BagError(f"{type_name} is no type that can be written") from error
-        except OSError as error:
-            raise BagError(f"cannot write to the bag {self._writer.path}: {error}") from error
+        except _STORAGE_ERRORS as error:
+            raise self._failed(error) from error
 
     def close(self) -> None:
-        """Write what makes the bag complete."""
-        self._writer.close()
+        """Write what makes the bag complete.
+
+        Raises:
+            BagError: The disk is full.
+        """
+        try:
+            self._writer.close()
+        except _STORAGE_ERRORS as error:
+            raise self._failed(error) from error
+
+    def discard(self) -> None:
+        """Remove the bag, unfinished as it is, instead of closing it."""
+        with suppress(*_STORAGE_ERRORS):  # what is still in memory need not reach the disk
+            self._writer.abort()
+        shutil.rmtree(self._path, ignore_errors=True)
+
+    def _failed(self, error: Exception) -> BagError:
+        return BagError(f"cannot write the bag {self._path}: {error}")
 
 
-def _qos(latched: bool) -> Any:
+def _qos(latched: bool, reliable: bool) -> Any:
     from rosbags.interfaces import (
         Qos,
         QosDurability,
@@ -113,7 +146,7 @@ def _qos(latched: bool) -> Any:
     return Qos(
         QosHistory.KEEP_LAST,
         1 if latched else 10,
-        QosReliability.RELIABLE,
+        QosReliability.RELIABLE if reliable else QosReliability.BEST_EFFORT,
         QosDurability.TRANSIENT_LOCAL if latched else QosDurability.VOLATILE,
         unlimited,
         unlimited,

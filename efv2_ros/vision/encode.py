@@ -45,7 +45,7 @@ def encode(picture: Frame, encoding: str, width: int = 0, height: int = 0) -> Fr
     if not written:
         size = f"{image.shape[1]}x{image.shape[0]}"
         raise FrameError("size", f"OpenCV makes no {encoding} image of {size} pixels")
-    return Frame(picture.header, encoding, file)
+    return Frame(picture.header, encoding, file.reshape(-1))  # a column in OpenCV 4.5
 
 
 def resized(image: NDArray[Any], width: int, height: int) -> NDArray[Any]:
