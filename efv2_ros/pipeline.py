@@ -266,6 +266,8 @@ class Pipeline(Generic[Item, Outcome]):
         self._jobs.remove(job)
         self._running[job.stages] -= 1
         self._running += Counter()  # forgets what is at zero, and so lets it be freed
+        if self._may_work():  # the job that is now the oldest may have had to wait
+            self._workable.notify()
         self._deliverable.notify()
         self._changed.notify_all()
 

@@ -573,3 +573,32 @@ def test_what_all_others_wait_for_does_not_wait_for_them(slots):
     assert pipeline.drain(SOON)
     pipeline.close()
     assert sink.items == list(range(30))
+
+
+def test_what_all_others_wait_for_is_worked_on_after_a_slow_delivery():
+    slow, worked, delivered, gate = threading.Event(), threading.Semaphore(0), [], Gate()
+
+    def prepare(item):
+        if item == 1:
+            assert slow.wait(SOON)
+        return item
+
+    def deliver(item, outcome, waited):
+        if item == 0:
+            gate(item)
+        delivered.append(item)
+
+    stages = Stages(lambda item: worked.release(), prepare)
+    pipeline = Pipeline(stages, deliver, slots=2, policy="all")
+    pipeline.submit(0)
+    assert gate.entered.acquire(timeout=SOON)
+    for item in (1, 2, 3, 4):
+        pipeline.submit(item)
+    for _ in (0, 2, 3, 4):
+        assert worked.acquire(timeout=SOON)
+    slow.set()
+    time.sleep(0.1)  # item 1 is ready, and has to wait: three results are piled up behind it
+    gate.open.set()
+    assert pipeline.drain(SOON)
+    pipeline.close()
+    assert delivered == [0, 1, 2, 3, 4]
