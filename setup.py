@@ -21,7 +21,7 @@ setup(
     maintainer="efv2_ros maintainers",
     maintainer_email="maintainers@efv2-ros.invalid",
     packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
-    package_data={PACKAGE: ["py.typed"]},
+    package_data={PACKAGE: ["py.typed", "report/page.*"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         # The one executable for people goes where a sourced workspace has its PATH.

@@ -1,0 +1,120 @@
+"""Small pictures of the images worth showing: which those are, found in a bag, and as JPEG."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from efv2_ros.replay.bags import Unreadable
+from efv2_ros.replay.run import Run
+from efv2_ros.report.segments import chosen, segments
+from efv2_ros.report.series import series
+from efv2_ros.vision.annotate import to_bgr
+from efv2_ros.vision.frame import Frame, FrameError, Header
+
+MOST_PIXELS = 160
+"""Width or height of a thumbnail, whichever is longer."""
+
+_BUDGET = 120_000
+"""Bytes that the JPEGs of a page may take; as text in the page they are a third more."""
+
+_QUALITIES = (70, 60, 50, 40, 30, 20)
+"""Of the JPEGs: the first with which they keep to the budget, else the last."""
+
+
+def wanted_thumbnails(run: Run) -> list[int]:
+    """Indices in `run.frames` of the images that the report shows if it gets them, in order."""
+    found = segments(series(run))
+    return sorted(int(found.best[each]) for each in chosen(found))
+
+
+def find_thumbnails(
+    run: Run, wanted: Sequence[int], images: Iterable[Frame | Unreadable]
+) -> dict[int, NDArray[np.uint8]]:
+    """Picks images out of those that a run was made from.
+
+    An image is known by its stamp; of several with the same, the first in `images` is the first
+    in the run.
+
+    Args:
+        run: The run.
+        wanted: Indices in `run.frames`.
+        images: Of the bag's topic in their order, as from `Bag.images`; read up to the last one
+            wanted.
+
+    Returns:
+        BGR pictures by index, uint8 of shape (height, width, 3), at most `MOST_PIXELS` wide and
+        high. Those that are not in `images`, or are no picture that can be read, are left out.
+    """
+    pictures: dict[int, NDArray[np.uint8]] = {}
+    seen: Counter[int] = Counter()
+    keys = [_key(frame.header, seen) for frame in run.frames]
+    missing = {keys[index]: index for index in wanted}
+    seen.clear()
+    if missing:
+        for image in images:
+            index = missing.pop(_key(image.header, seen), None)
+            if index is not None and isinstance(image, Frame):
+                with contextlib.suppress(FrameError):
+                    pictures[index] = _shrink(to_bgr(image))
+            if not missing:
+                break
+    return pictures
+
+
+def _key(header: Header, seen: Counter[int]) -> tuple[int, int]:
+    """The stamp, and how many images had it up to this one."""
+    seen[header.nanoseconds] += 1
+    return header.nanoseconds, seen[header.nanoseconds]
+
+
+def _shrink(bgr: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    height, width = bgr.shape[:2]
+    factor = MOST_PIXELS / max(height, width)
+    if factor >= 1:
+        return bgr
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    return cv2.resize(bgr, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+
+
+class Thumbnail(NamedTuple):
+    """A picture for the page.
+
+    Attributes:
+        uri: The JPEG as a `data:` URI.
+        width: In pixels.
+        height: In pixels.
+    """
+
+    uri: str
+    width: int
+    height: int
+
+
+def encode(pictures: Mapping[int, NDArray[np.uint8]]) -> dict[int, Thumbnail]:
+    """Thumbnails of BGR pictures, uint8 of shape (height, width, 3) and any size."""
+    small = {index: _shrink(picture) for index, picture in pictures.items()}
+    for quality in _QUALITIES:
+        jpegs = {
+            index: cv2.imencode(
+                ".jpg", bgr, (cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_OPTIMIZE, 1)
+            )[1]
+            for index, bgr in small.items()
+        }
+        if sum(jpeg.size for jpeg in jpegs.values()) <= _BUDGET:
+            break
+    return {
+        index: Thumbnail(
+            f"data:image/jpeg;base64,{base64.b64encode(jpeg.tobytes()).decode()}",
+            width=small[index].shape[1],
+            height=small[index].shape[0],
+        )
+        for index, jpeg in jpegs.items()
+    }
