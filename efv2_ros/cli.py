@@ -18,6 +18,7 @@ from efv2_ros.cli_models import models
 from efv2_ros.cli_options import model_options, split_request, split_view, view_options
 from efv2_ros.cli_record import record_demo
 from efv2_ros.cli_replay import replay
+from efv2_ros.cli_report import report
 from efv2_ros.console import download_bar, messages, output, warn_untrained
 from efv2_ros.errors import Efv2Error
 from efv2_ros.vision.frame import FrameError
@@ -39,7 +40,7 @@ def main() -> None:
     """EfficientFormerV2 image classification for the RDK X5 and any other machine."""
 
 
-for _command in (models, bench, perf, replay, record_demo):
+for _command in (models, bench, perf, replay, record_demo, report):
     main.add_command(_command)
 
 
