@@ -83,7 +83,8 @@ def test_everything_is_installed(installed):
     modules = {path.relative_to(ROOT) for path in (ROOT / "efv2_ros").rglob("*.py")}
     (code,) = prefix.glob("lib/python*/site-packages")
     assert {path.relative_to(code) for path in (code / "efv2_ros").rglob("*.py")} == modules
-    assert (code / "efv2_ros" / "py.typed").is_file()
+    for name in ("py.typed", "report/page.css", "report/page.js"):
+        assert (code / "efv2_ros" / name).is_file()
 
 
 def test_every_executable_is_where_ros2_run_looks_and_can_be_imported(installed):
