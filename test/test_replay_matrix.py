@@ -1,4 +1,4 @@
-"""300 images in each storage and encoding: offline twice the same, and live the same as offline."""
+"""300 images in each storage and encoding: twice the same offline, and live as offline."""
 
 import io
 from fractions import Fraction
