@@ -135,6 +135,7 @@ def replay(
         if failed:
             raise RunError(f"{golden} was left as it is: only a whole run can be golden")
         _write_jsonl(run, golden, timings=False)
+        console.print(f"[green]wrote {escape(str(golden))}: {len(run.frames)} images[/green]")
     elif golden and expected:
         comparison = compare(expected, run, tolerance)
         if junit:

@@ -439,7 +439,7 @@ def test_another_model_is_noted():
     other = golden(BEFORE)
     other.info = {"model": "s1", "bag": "elsewhere"}
     assert compare(golden(BEFORE), other, 0.0).notes == [
-        "model is s1, and was s0 when the golden run was made"
+        "model is s1, and was s0 in the golden run"
     ]
 
 
@@ -489,9 +489,11 @@ def test_json_lines_on_standard_output(tmp_path, efv2):
 
 def test_a_golden_run_made_and_met(tmp_path, efv2):
     make(tmp_path / "bag", 6)
-    assert efv2("bag", "--golden", "g.jsonl", "--update-golden").exit_code == 0
-    outcome = efv2("bag", "--golden", "g.jsonl", "--junit", "j.xml")
+    outcome = efv2("bag", "--golden", "g.jsonl", "--roi", "1,2,20,20", "--update-golden")
+    assert "wrote g.jsonl: 6 images" in outcome.output
+    outcome = efv2("bag", "--golden", "g.jsonl", "--roi", "1,2,20,20", "--junit", "j.xml")
     assert outcome.exit_code == 0, outcome.output
+    assert "in the golden run" not in outcome.output
     assert "the same as g.jsonl: 6 images" in outcome.output
     suite = ElementTree.parse(tmp_path / "j.xml").getroot().find("testsuite")
     assert (suite.get("tests"), suite.get("failures")) == ("6", "0")
@@ -516,7 +518,8 @@ def test_a_golden_run_missed(tmp_path, efv2):
     suite = ElementTree.parse(tmp_path / "j.xml").getroot().find("testsuite")
     assert (suite.get("tests"), suite.get("failures")) == ("14", "2")
     outcome = efv2("bag", "--golden", "g.jsonl", "--fit", "stretch")
-    assert "view is" in outcome.output
+    assert "fit is stretch, and was crop in the golden run" in outcome.output
+    assert "top_k is" not in outcome.output
     assert "and 4 more" in outcome.output
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 from xml.etree import ElementTree
 
 from efv2_ros.replay.run import FrameResult, Run, RunError
@@ -126,10 +126,17 @@ def _best(frame: FrameResult, run: Run) -> str:
 
 
 def _notes(golden: Run, run: Run) -> Iterator[str]:
-    for name in ("model", "runtime", "topic", "view"):
-        before, now = golden.info.get(name), run.info.get(name)
-        if before != now:
-            yield f"{name} is {now}, and was {before} when the golden run was made"
+    before, now = _circumstances(golden), _circumstances(run)
+    for name in dict.fromkeys([*before, *now]):
+        if before.get(name) != now.get(name):
+            yield f"{name} is {now.get(name)}, and was {before.get(name)} in the golden run"
+
+
+def _circumstances(run: Run) -> dict[str, Any]:
+    """What may be the reason for a difference."""
+    named = {name: run.info.get(name) for name in ("model", "runtime", "topic")}
+    view = run.info.get("view")
+    return named | (dict(view) if isinstance(view, Mapping) else {})
 
 
 def write_junit(comparison: Comparison, path: Path, *, name: str, problems: Sequence[str]) -> None:

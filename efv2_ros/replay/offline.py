@@ -105,7 +105,7 @@ def replay(
     finally:
         pipeline.close()
     results = (result for _, result in sorted(done, key=lambda each: each[0]))
-    model = classifier.model
+    model, options = classifier.model, classifier.options
     return Run(
         {
             "bag": str(bag.path),
@@ -113,7 +113,7 @@ def replay(
             "type": topic.type_name,
             "model": model.name,
             "runtime": f"{model.runtime.info.name} {model.runtime.info.version}".strip(),
-            "view": asdict(classifier.options),
+            "view": asdict(options) | {"roi": list(options.roi) if options.roi else None},
         },
         dict(enumerate(model.labels)),
         in_stamp_order(results),
