@@ -1,6 +1,7 @@
 import dataclasses
 import threading
 
+import cv2
 import numpy as np
 import pytest
 import yaml
@@ -284,6 +285,29 @@ def test_photos_of_a_folder(tmp_path, photos):
     empty.mkdir()
     with pytest.raises(FrameError, match="no photos"):
         find_photos([empty])
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_a_photo_that_is_cut_off_is_none(tmp_path, photos, suffix):
+    whole = cv2.imencode(suffix, cv2.imread(str(photos[0])))[1].tobytes()
+    path = tmp_path / f"photo{suffix}"
+    path.write_bytes(whole)
+    assert read_photo(path).height > 0
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(FrameError, match="cut off") as caught:
+        read_photo(path)
+    assert caught.value.fault == "decode"
+
+
+def test_a_photo_beyond_opencvs_limits_is_none(tmp_path):
+    path = tmp_path / "photo.bmp"
+    size = (1 << 16).to_bytes(4, "little")
+    path.write_bytes(
+        b"BM" + bytes(8) + (54).to_bytes(4, "little") + (40).to_bytes(4, "little") + 2 * size
+        + (1).to_bytes(2, "little") + (24).to_bytes(2, "little") + bytes(24)
+    )  # fmt: skip
+    with pytest.raises(FrameError, match="not an image OpenCV can decode"):
+        read_photo(path)
 
 
 def test_closing_an_engine_gives_up_a_download(tmp_path, monkeypatch):

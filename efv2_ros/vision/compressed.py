@@ -46,6 +46,11 @@ class FileHeader(NamedTuple):
     may_be_turned: bool = False
 
 
+def is_jpeg_or_png(data: NDArray[np.uint8]) -> bool:
+    """Whether a file, uint8, 1-D, begins as one of the two does."""
+    return data[:8].tobytes().startswith((_JPEG_START, _PNG_SIGNATURE))
+
+
 def read_header(data: NDArray[np.uint8]) -> FileHeader:
     """Reads format and size, going by the content: cameras' format strings are unreliable.
 

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from efv2_ros.vision.annotate import bgr_frame
+from efv2_ros.vision.compressed import is_jpeg_or_png, read_header
 from efv2_ros.vision.frame import Frame, FrameError, Header
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
@@ -39,13 +40,18 @@ def read_photo(path: Path) -> Frame:
     """Decode a photo, upright, as a camera that publishes bgr8 would have taken it.
 
     Raises:
-        FrameError: The file cannot be read, or OpenCV cannot decode it.
+        FrameError: The file cannot be read, is cut off, or OpenCV cannot decode it.
     """
     try:
         contents = np.fromfile(path, np.uint8)
     except OSError as error:
         raise FrameError("data", f"{path} cannot be read: {error.strerror}") from error
-    image = cv2.imdecode(contents, cv2.IMREAD_COLOR) if contents.size else None
+    if is_jpeg_or_png(contents):
+        read_header(contents)  # of a cut-off file, OpenCV fills the rest with grey
+    try:
+        image = cv2.imdecode(contents, cv2.IMREAD_COLOR) if contents.size else None
+    except cv2.error:  # a size beyond its limits
+        image = None
     if image is None:
         raise FrameError("decode", f"{path} is not an image OpenCV can decode")
     return bgr_frame(Header(frame_id=path.name), image.view(np.uint8))
