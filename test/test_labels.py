@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from efv2_ros.vision.labels import LabelsError, load_labels
+from efv2_ros.resources import share_path
+from efv2_ros.vision.labels import LabelsError, load_class_names, load_labels
 
 THREE = ("tench", "goldfish", "great white shark")
 
@@ -33,6 +34,10 @@ def test_good_files(tmp_path, name, text):
     ("name", "content", "message"),
     [
         ("a.txt", b"tench\ngoldfish\n", "2 names, but the model has 3"),
+        ("a.json", b'["tench", "goldfish"]', "2 names, but the model has 3"),
+        ("a.json", b'{"0": "a", "1": "b", "2": "c", "3": "d"}', "4 names, but the model has 3"),
+        ("a.yaml", b"- tench\n- goldfish\n", "2 names, but the model has 3"),
+        ("a.yaml", b"0: a\n1: b\n2: c\n3: d\n", "4 names, but the model has 3"),
         ("a.txt", b"tench\n\ngoldfish\n", "no name for class 1"),
         ("a.txt", b"\xff\xfe\x80", "cannot read"),
         ("a.txt", b"", "0 names"),
@@ -56,6 +61,18 @@ def test_bad_files(tmp_path, name, content, message):
     with pytest.raises(LabelsError, match=message) as caught:
         load_labels(path, 3)
     assert str(path) in str(caught.value)
+
+
+def test_all_that_a_class_is_called(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text('[["n01440764", 5, " tench "], ["goldfish"], "great white shark"]')
+    assert load_class_names(path, 3) == (
+        ("n01440764", "tench"), ("goldfish",), ("great white shark",),
+    )  # fmt: skip
+    assert load_labels(path, 3) == THREE
+    shipped = load_class_names(share_path("models", "labels", "imagenet1k.json"), 1000)
+    assert shipped[1] == ("n01443537", "goldfish")
+    assert len({names[0] for names in shipped}) == len({names[1] for names in shipped}) == 1000
 
 
 def test_missing_file(tmp_path):

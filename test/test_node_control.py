@@ -1,5 +1,6 @@
 """Lifecycle, parameters, the live change of models, diagnostics and warnings of the node."""
 
+import json
 import time
 
 import numpy as np
@@ -302,6 +303,34 @@ def test_new_labels_and_thresholds_are_announced(start, models, tmp_path):
     assert talker.spin_until(
         lambda: talker.label_info[-1].class_map[0].class_name == "thing 0", SOON
     )
+
+
+def test_labels_of_every_kind_and_of_a_wrong_number(start, models, tmp_path):
+    few = tmp_path / "few.txt"
+    few.write_text("one\ntwo\n")
+    process, talker = start(
+        {"labels_file": str(few)}, environment={"EFV2_MODEL_DIR": str(models)}, wait=False
+    )
+    assert talker.spin_until(lambda: talker.model is not None, SOON), process.stop()
+    assert talker.model.level == DiagnosticStatus.ERROR
+    assert "few.txt has 2 names, but the model has 1000 classes" in talker.model.message
+    assert talker.state() == "unconfigured"
+    few.write_text("\n".join(f"thing {n}" for n in range(1000)))
+    assert talker.transition("configure")
+    assert talker.transition("activate")
+    kinds = {
+        "map.json": json.dumps({n: f"map.json {n}" for n in range(1000)}),
+        "list.json": json.dumps([["n0", f"list.json {n}"] for n in range(1000)]),
+        "list.yaml": "\n".join(f"- list.yaml {n}" for n in range(1000)),
+    }
+    for file, text in kinds.items():
+        (tmp_path / file).write_text(text)
+        talker.set(labels_file=str(tmp_path / file))
+
+        def is_announced(name=f"{file} 7"):
+            return talker.label_info[-1].class_map[7].class_name == name
+
+        assert talker.spin_until(is_announced, SOON), file
 
 
 def test_latencies_are_of_the_running_model(start, models, picture):

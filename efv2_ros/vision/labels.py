@@ -30,6 +30,23 @@ def load_labels(path: Path, count: int) -> tuple[str, ...]:
     Raises:
         LabelsError: The file cannot be read or does not hold just `count` names.
     """
+    return tuple(names[-1] for names in load_class_names(path, count))
+
+
+def load_class_names(path: Path, count: int) -> tuple[tuple[str, ...], ...]:
+    """Reads all that each class is called, such as ImageNet's WordNet ids beside the names.
+
+    Args:
+        path: As `load_labels` takes it.
+        count: Number of classes.
+
+    Returns:
+        For each class the texts of its list in the file, `("n01440764", "tench")`, or its name
+        alone. `load_labels` gives the last ones.
+
+    Raises:
+        LabelsError: As `load_labels`.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -45,7 +62,7 @@ def load_labels(path: Path, count: int) -> tuple[str, ...]:
         raise LabelsError(
             f"labels file {path} has {len(entries)} names, but the model has {count} classes"
         )
-    return tuple(_name(entry, index, path) for index, entry in enumerate(entries))
+    return tuple(_names(entry, index, path) for index, entry in enumerate(entries))
 
 
 def _parse_json(path: Path, text: str) -> Any:
@@ -85,9 +102,10 @@ def _entries(document: Any, path: Path) -> Sequence[Any]:
     return [by_id[class_id] for class_id in range(len(by_id))]
 
 
-def _name(entry: Any, class_id: int, path: Path) -> str:
-    if isinstance(entry, list) and entry:
-        entry = entry[-1]
-    if not isinstance(entry, str) or not entry.strip():
-        raise LabelsError(f"labels file {path} has no name for class {class_id}, but {entry!r}")
-    return entry.strip()
+def _names(entry: Any, class_id: int, path: Path) -> tuple[str, ...]:
+    names = entry if isinstance(entry, list) and entry else [entry]
+    if not isinstance(names[-1], str) or not names[-1].strip():
+        raise LabelsError(
+            f"labels file {path} has no name for class {class_id}, but {names[-1]!r}"
+        )
+    return tuple(name.strip() for name in names if isinstance(name, str))
