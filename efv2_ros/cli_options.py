@@ -84,16 +84,27 @@ _REQUEST_OPTIONS = (
 )  # fmt: skip
 
 
-def view_options(command: Command) -> Command:
-    """The options that say how an image is looked at, gathered in one `ViewOptions`."""
+def fit_options(command: Command) -> Command:
+    """The options `fit` and `antialias` of a `ViewOptions`."""
     for option in reversed(
         [
             click.option("--fit", default="crop", show_default=True,
                          type=click.Choice(["crop", "letterbox", "stretch"]),
                          help="How an image fills the model's input."),
-            click.option("--roi", type=ROI, help="Part of the image to classify, in pixels."),
             click.option("--antialias/--no-antialias", default=True, show_default=True,
                          help="Take means where an image shrinks."),
+        ]
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def view_options(command: Command) -> Command:
+    """The options that say how an image is looked at, gathered in one `ViewOptions`."""
+    for option in reversed(
+        [
+            fit_options,
+            click.option("--roi", type=ROI, help="Part of the image to classify, in pixels."),
             click.option("--top-k", default=5, show_default=True, type=click.IntRange(1, 1000),
                          help="Most results an image."),
             click.option("--threshold", "score_threshold", default=0.0, show_default=True,

