@@ -326,11 +326,9 @@ def _tell_failures(failures: Sequence[Failure]) -> None:
         return
     causes = Counter(each.cause for each in failures)
     counts = ", ".join(f"{cause} {count:,}" for cause, count in causes.most_common())
-    messages.print(
-        f"[red]Left out, since they could not be classified: {counts}. The same command tries "
-        "them again, and only them:[/red]"
-    )
+    messages.print(f"[red]Left out, since they could not be classified: {counts}[/red]")
     for each in failures[:_NAMED]:
         reason = each.reason.replace(str(each.image.path), each.image.name)
         name = "" if each.image.name in reason else f"{each.image.name}: "
         messages.print(f"  {escape(name + reason)}", soft_wrap=True)
+    messages.print("The same command tries only these again.")

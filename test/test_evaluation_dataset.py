@@ -1,5 +1,7 @@
 """Which class an image is of: every layout of a folder, every form of a label file."""
 
+import json
+import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -13,7 +15,7 @@ from efv2_ros.evaluation.dataset import Dataset, Image, find_images
 from efv2_ros.evaluation.truth import Truth
 
 IMAGENET = Classes([(wnid, f"label {index}") for index, wnid in enumerate(imagenet_wnids())])
-FEW = Classes([("tabby cat",), ("Great_White shark",), ("7",), ("crane",), ("crane",)])
+FEW = Classes([("tabby cat",), ("Great_White shark",), ("7",), ("crane",), ("crane",), ("??",)])
 
 
 def fill(folder: Path, *names: str) -> Path:
@@ -45,6 +47,7 @@ def found(folder, classes=IMAGENET, truth=None):
         ("n01440764", None),
         ("", None),
         ("--", None),
+        ("!!", None),
     ],
 )
 def test_names_of_a_class(text, class_id):
@@ -71,8 +74,8 @@ def test_wordnet_ids(text, class_id):
 
 
 def test_an_index_beyond_the_classes_and_a_name_of_two():
-    for text in ("5", "-1", "1000"):
-        with pytest.raises(EvaluationError, match=r"none of the model's 5 classes, 0 to 4"):
+    for text in ("6", "-1", "1000"):
+        with pytest.raises(EvaluationError, match=r"none of the model's 6 classes, 0 to 5"):
             FEW.find(text)
     with pytest.raises(EvaluationError, match="two of the model's classes are called 'crane'"):
         FEW.find("crane")
@@ -85,6 +88,10 @@ def test_classes_of_a_model(tmp_path):
     for labels, name in (("", "goldfish"), (str(own), "thing 1")):
         classes = Classes.of(load_model(ModelRequest(model_path=path, labels_file=labels)))
         assert classes.find(name) == classes.find("n01443537") == classes.find("1") == 1
+    turned = tmp_path / "turned.json"
+    turned.write_text(json.dumps([[wnid, "?"] for wnid in reversed(imagenet_wnids())]))
+    classes = Classes.of(load_model(ModelRequest(model_path=path, labels_file=str(turned))))
+    assert classes.find("n01443537") == 998
     few = str(projection(tmp_path / "few.onnx", classes=3))
     classes = Classes.of(load_model(ModelRequest(model_path=few)))
     assert (classes.find("2"), classes.find("class 2"), classes.find("n01443537")) == (
@@ -104,7 +111,9 @@ def test_classes_of_a_model(tmp_path):
 def test_class_folders(tmp_path):
     names = ["n01440764/b.JPEG", "n01440764/a.png", "1/x.jpg", "0999/deep/er/y.webp",
              "label 5/z.bmp", "n01443537_goldfish/q.tiff"]  # fmt: skip
-    fill(tmp_path, *names, "n01440764/notes.txt", ".hidden/a.jpg", "1/._x.jpg", "1/.t/x.jpg")
+    fill(tmp_path, *names, "n01440764/notes.txt", ".hidden/a.jpg", "1/._x.jpg", "1/.t/x.jpg",
+         ".DS_Store.png")  # fmt: skip
+    assert find_images(tmp_path, IMAGENET).unknown == ()
     assert list(found(tmp_path).items()) == [
         ("0999/deep/er/y.webp", 999),
         ("1/x.jpg", 1),
@@ -170,6 +179,15 @@ def test_images_of_unknown_class_are_told_not_lost(tmp_path):
     assert find_images(tmp_path, IMAGENET).unknown == ("c.jpg", "n00000001/d.jpg", "stuff/b.jpg")
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may look into every folder")
+def test_a_folder_one_may_not_look_into_is_not_left_out(tmp_path):
+    fill(tmp_path, "0/a.jpg", "0/secret/b.jpg")
+    (tmp_path / "0/secret").chmod(0)
+    with pytest.raises(EvaluationError, match=r"cannot look into .*secret: Permission denied"):
+        find_images(tmp_path, IMAGENET)
+    (tmp_path / "0/secret").chmod(0o700)
+
+
 def test_folders_with_nothing_usable(tmp_path):
     with pytest.raises(EvaluationError, match="there are no images in"):
         find_images(fill(tmp_path, "notes.txt"), IMAGENET)
@@ -201,7 +219,7 @@ def truth(tmp_path, name, content, classes=IMAGENET):
         ("t.csv", 'file,class_index,wnid,name\na.jpg,3,n01491361,"x, y"\nb.jpg,1,n01443537,\n'
                   "sub\\c.jpg,7,n01514668,\n"),
         ("t.csv", "ImageId,PredictionString\na,n01491361 85 1 499 272\nb,n01443537 1 2 3 4\n"
-                  "c,n01514668 1 2 3 4 n01514668 5 6 7 8\n"),
+                  "c,n01514668 1 2 3 4 n01491361 5 6 7 8\n"),
         ("t.tsv", "filename\tclass\na.jpg\t3\nb.jpg\tn01443537\nc.jpg\tlabel 7\n"),
         ("t.json", '{"a.jpg": 3, "b.jpg": "n01443537", "sub/c.jpg": "7"}'),
     ],
@@ -222,6 +240,13 @@ def test_a_label_file_names_images_by_the_end_of_their_path(tmp_path):
         "my cat.jpg": 3, "one/x.jpg": 1, "two/x.jpg": 2, "y.jpg": 4,
     }  # fmt: skip
     assert labels.unused() == []
+
+
+def test_the_longer_of_two_names_of_a_label_file_counts(tmp_path, monkeypatch):
+    fill(tmp_path / "val", "one/x.jpg", "two/x.jpg")
+    labels = truth(tmp_path, "t.txt", "x.jpg 1\nval/two/x.jpg 2\n")
+    monkeypatch.chdir(tmp_path / "val")
+    assert found(Path(), truth=labels) == {"one/x.jpg": 1, "two/x.jpg": 2}
 
 
 def test_what_a_label_file_and_a_folder_do_not_have_in_common(tmp_path):

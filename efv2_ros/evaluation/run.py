@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -19,9 +20,6 @@ TOP = 5
 
 Progress = Callable[[Image, Answer | None], None]
 """Told of each image that is done, and its answer; None where there is none."""
-
-_LOOKS = 0.2
-"""Seconds between two looks whether the evaluation is to stop, while nothing is handed over."""
 
 
 class Failure(NamedTuple):
@@ -130,7 +128,7 @@ class Evaluation:
 
         Args:
             slots: Images the models work on at once.
-            is_stopped: Asked again and again; once true, what runs is finished and no more begun.
+            is_stopped: Asked before each image; once true, only what runs is finished.
             progress: See `Progress`.
 
         Returns:
@@ -147,8 +145,8 @@ class Evaluation:
                 if self._error or is_stopped():
                     break
                 pipeline.submit(image)
-            while not (self._error or is_stopped() or pipeline.drain(_LOOKS)):
-                pass
+            else:
+                pipeline.drain(threading.TIMEOUT_MAX)
         finally:
             pipeline.close()
         if self._error:

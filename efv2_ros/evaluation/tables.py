@@ -35,14 +35,14 @@ def _accuracies(report: Mapping[str, Any]) -> Table:
         published = {}
     table = _table(
         f"{report['images']:,} images of {len(models[0]['by_class']):,} classes in "
-        f"{report['settings']['folder']}",
+        f"{_text(report['settings']['folder'])}",
         ("runtime", "file"),
         ("top-1 (%)\n95 % interval", "top-5 (%)\n95 % interval", *means, *published),
     )
     for each in models:
         table.add_row(
             f"{each['runtime']} {each['version']} ({each['device']})",
-            escape(Path(each["file"]).name),
+            _text(Path(each["file"]).name),
             _cell(each["top1"]),
             _cell(each["top5"]),
             *(_figure(each[key]) for key in (means | published).values()),
@@ -73,7 +73,7 @@ def _comparison(comparison: Mapping[str, Any]) -> Iterator[RenderableType]:
     yield (
         f"same top-1: {same['right']:,} of {same['images']:,} images, {_cell(same)} %\n"
         f"cosine of the logits: mean {cosine['mean']:.4f}, lowest {cosine['min']:.4f} of "
-        f"{escape(cosine['min_file'])}"
+        f"{_text(cosine['min_file'])}"
     )
 
 
@@ -96,7 +96,7 @@ def _classes(models: Sequence[Mapping[str, Any]]) -> Table:
     )
     for number, row in enumerate(rows):
         table.add_row(
-            str(row[0]["class_id"]), escape(row[0]["label"]), f"{row[0]['images']:,}",
+            str(row[0]["class_id"]), _text(row[0]["label"]), f"{row[0]['images']:,}",
             *(_cell(each) for each in row),
             end_section=len(rows) == 2 * _SHOWN and number == _SHOWN - 1,
         )  # fmt: skip
@@ -109,14 +109,14 @@ def _confusions(confusions: Sequence[Mapping[str, Any]]) -> Table:
     )
     for each in confusions[:_SHOWN]:
         table.add_row(
-            str(each["class_id"]), escape(each["label"]), str(each["taken_for"]),
-            escape(each["taken_for_label"]), f"{each['images']:,}",
+            str(each["class_id"]), _text(each["label"]), str(each["taken_for"]),
+            _text(each["taken_for_label"]), f"{each['images']:,}",
         )  # fmt: skip
     return table
 
 
 def _table(title: str, texts: Sequence[str], numbers: Sequence[str]) -> Table:
-    table = Table(title=escape(title), title_justify="left")
+    table = Table(title=title, title_justify="left")
     for heading in texts:
         table.add_column(heading, overflow="fold")
     for heading in numbers:
@@ -128,6 +128,11 @@ def _cell(row: Mapping[str, Any], sign: str = "") -> str:
     """A percentage and its interval."""
     low, high = row["interval_percent"]
     return f"{row['percent']:{sign}.2f} ({low:{sign}.2f} to {high:{sign}.2f})"
+
+
+def _text(text: str) -> str:
+    """Text that may have brackets, and a file's name that may not be in the system's encoding."""
+    return escape(text.encode(errors="replace").decode())
 
 
 def _figure(value: float | None) -> str:
