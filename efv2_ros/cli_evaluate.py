@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich import progress
 from rich.markup import escape
+from rich.progress import TextColumn
 
 from efv2_ros.classifier import Classifier, Model, ModelRequest, ViewOptions, load_model
 from efv2_ros.cli_options import fit_options, model_options, split_request
-from efv2_ros.console import download_bar, messages, output
+from efv2_ros.console import INTERRUPTED, ctrl_c, download_bar, image_bar, messages, output
 from efv2_ros.evaluation.classes import Classes, EvaluationError
 from efv2_ros.evaluation.dataset import Dataset, Image, find_images
 from efv2_ros.evaluation.report import summarize
@@ -30,9 +29,6 @@ from efv2_ros.evaluation.state import Answer, State, describe
 from efv2_ros.evaluation.tables import tables
 from efv2_ros.evaluation.truth import Truth
 from efv2_ros.runtimes.base import RUNTIMES
-
-_INTERRUPTED = 128 + signal.SIGINT
-"""Exit status of a command that Ctrl-C ended, as shells give it."""
 
 _STANDARD_OUTPUT = Path("-")
 
@@ -140,7 +136,7 @@ def evaluate(
             stack.callback(state.close)
             evaluation = Evaluation(dataset.images, classifiers, state)
             if not _run(evaluation, dataset.images, slots):
-                sys.exit(_INTERRUPTED)
+                sys.exit(INTERRUPTED)
             _tell_failures(evaluation.failures)
             if not evaluation.answers:
                 raise EvaluationError(
@@ -152,7 +148,7 @@ def evaluate(
                 sys.exit(1)
             state.delete()
     except KeyboardInterrupt:  # before there was anything to go on from
-        sys.exit(_INTERRUPTED)
+        sys.exit(INTERRUPTED)
 
 
 def _check_writable(json_file: Path | None) -> None:
@@ -229,22 +225,6 @@ def _some(names: Sequence[str]) -> str:
     return escape(", ".join(names[:_NAMED]) + more)
 
 
-@contextmanager
-def _stopping() -> Iterator[threading.Event]:
-    """Ctrl-C sets the event, so that what runs can end in order; a second one ends the process."""
-    stop = threading.Event()
-
-    def ask(*_: object) -> None:
-        stop.set()
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-    before = signal.signal(signal.SIGINT, ask)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def _run(evaluation: Evaluation, images: Sequence[Image], slots: int) -> bool:
     """Whether it came to its end; where it did not, or failed, says how far it came."""
     if evaluation.answers:
@@ -253,8 +233,9 @@ def _run(evaluation: Evaluation, images: Sequence[Image], slots: int) -> bool:
         )
     is_complete = False
     try:
-        with _stopping() as stop, _progress_bar(images, evaluation) as show:
-            is_complete = evaluation.run(slots, stop.is_set, show)
+        # Pressed again, it ends the process: models must not be closed while they run.
+        with ctrl_c(again=signal.SIG_DFL) as pressed, _progress_bar(images, evaluation) as show:
+            is_complete = evaluation.run(slots, pressed, show)
     finally:
         if not is_complete:
             messages.print(
@@ -272,14 +253,11 @@ class _progress_bar:
         self._answers = 0
         for image in images:
             self._count(image, evaluation.answers.get(image.name))
-        self._before, self._total = self._answers, len(images)
-        self._bar = progress.Progress(
-            progress.TextColumn("evaluating"), progress.BarColumn(),
-            progress.TextColumn("{task.completed:,} of {task.total:,}"),
-            progress.TimeRemainingColumn(), progress.TextColumn("{task.fields[figures]}"),
-            console=messages, transient=True, disable=not messages.is_terminal,
-        )  # fmt: skip
-        self._task = self._bar.add_task("", completed=self._before, total=self._total, figures="")
+        self._before = self._answers
+        self._bar = image_bar(TextColumn("{task.fields[figures]}"))
+        self._task = self._bar.add_task(
+            "evaluating", completed=self._before, total=len(images), figures=""
+        )
 
     def __enter__(self) -> Progress:
         self._start = time.perf_counter()

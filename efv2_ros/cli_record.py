@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import shlex
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,7 +13,7 @@ from rich import filesize
 from rich.markup import escape
 
 from efv2_ros.cli_options import Parsed
-from efv2_ros.console import image_bar, messages, output
+from efv2_ros.console import INTERRUPTED, ctrl_c, image_bar, messages, output
 from efv2_ros.replay.demo_bag import (
     HBMEM,
     START,
@@ -27,8 +24,6 @@ from efv2_ros.replay.demo_bag import (
     record,
 )
 from efv2_ros.vision.encode import ENCODERS, FILE_SUFFIXES
-
-_INTERRUPTED = 128 + signal.SIGINT
 
 _PIXELS = click.IntRange(1, 16384)
 
@@ -145,24 +140,7 @@ def record_demo(
     if pressed():
         end = "the bag ends there" if recorded.frames else "there is no bag"
         messages.print(f"[yellow]Ctrl-C was pressed: {end}")
-        sys.exit(_INTERRUPTED)
-
-
-@contextmanager
-def ctrl_c() -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C was pressed, which does nothing else; pressed again, it interrupts."""
-    pressed = False
-
-    def press(*_: Any) -> None:
-        nonlocal pressed
-        pressed = True
-        signal.signal(signal.SIGINT, before)
-
-    before = signal.signal(signal.SIGINT, press)
-    try:
-        yield lambda: pressed
-    finally:
-        signal.signal(signal.SIGINT, before)
+        sys.exit(INTERRUPTED)
 
 
 def _summarize(out: Path, camera: DemoCamera, recorded: Recorded) -> None:

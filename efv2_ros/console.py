@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
-    MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TextColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from efv2_ros.latency import Percentiles
 
 output = Console(highlight=False)
 messages = Console(stderr=True, highlight=False)
+
+INTERRUPTED = 128 + signal.SIGINT
+"""Exit status of a command that Ctrl-C ended, as shells give it."""
 
 
 class download_bar:
@@ -44,13 +51,45 @@ class download_bar:
         self._bar.update(self._task, completed=done, total=total)
 
 
-def image_bar() -> Progress:
-    """A bar of the images that are done and the time that is left."""
+class _Images(ProgressColumn):
+    """How many are done, of how many where that is known. Ubuntu 22.04's rich has none of it."""
+
+    def render(self, task: Task) -> Text:
+        total = f" of {task.total:,.0f}" if task.total else ""
+        return Text(f"{task.completed:,.0f}{total} images")
+
+
+def image_bar(*more: ProgressColumn) -> Progress:
+    """A bar of the images that are done and the time that is left.
+
+    Args:
+        *more: What else is shown.
+    """
     return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-        TextColumn("images"), TimeRemainingColumn(), console=messages,
-        disable=not messages.is_terminal,
+        TextColumn("{task.description}"), BarColumn(), _Images(), TimeRemainingColumn(), *more,
+        console=messages, disable=not messages.is_terminal,
     )  # fmt: skip
+
+
+@contextmanager
+def ctrl_c(again: Any = None) -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C was pressed, which does nothing else.
+
+    Args:
+        again: What handles the next one; the handler there was before, if it is not given.
+    """
+    pressed = False
+
+    def press(*_: Any) -> None:
+        nonlocal pressed
+        pressed = True
+        signal.signal(signal.SIGINT, before if again is None else again)
+
+    before = signal.signal(signal.SIGINT, press)
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def latency_table(stages: Mapping[str, Percentiles]) -> Table:

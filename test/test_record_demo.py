@@ -19,7 +19,7 @@ from reference import mean_2x2, rgb_to_yuv, to_limited
 pytest.importorskip("rosbags")
 
 from efv2_ros.cli import main
-from efv2_ros.cli_record import ctrl_c
+from efv2_ros.console import ctrl_c
 from efv2_ros.errors import Efv2Error
 from efv2_ros.replay.bags import Bag
 from efv2_ros.replay.demo_bag import DemoCamera, parse_rate, parse_stamp, record
