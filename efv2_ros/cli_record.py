@@ -13,7 +13,7 @@ from rich import filesize
 from rich.markup import escape
 
 from efv2_ros.cli_options import Parsed
-from efv2_ros.console import INTERRUPTED, ctrl_c, image_bar, messages, output
+from efv2_ros.console import INTERRUPTED, bar_total, ctrl_c, image_bar, messages, output
 from efv2_ros.replay.demo_bag import (
     HBMEM,
     START,
@@ -126,11 +126,11 @@ def record_demo(
         "camera" if frame_id is None else frame_id, start, rate, camera_qos == "reliable",
     )  # fmt: skip
     with image_bar() as bar, ctrl_c() as pressed:
-        task = bar.add_task(escape(camera.topic_name), total=None)
+        task = bar.add_task(escape(camera.topic_name), total=bar_total(None))
         recorded = record(
             out, paths, camera, frames=frames or 0, **bag,
             progress=lambda done, total: bar.update(
-                task, completed=done, total=max(done, total) if total else None
+                task, completed=done, total=bar_total(max(done, total) if total else None)
             ),
             left_out=lambda reason: messages.print(f"[yellow]left out: {escape(reason)}"),
             stopped=pressed,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import version
 from typing import Any
 
 from rich.console import Console
@@ -30,6 +31,12 @@ INTERRUPTED = 128 + signal.SIGINT
 """Exit status of a command that Ctrl-C ended, as shells give it."""
 
 
+def bar_total(number: int | None) -> Any:
+    """The total of a bar's task. None, where it is not known, is new in rich 12.3."""
+    major, minor = map(int, version("rich").split(".")[:2])
+    return 0 if number is None and (major, minor) < (12, 3) else number
+
+
 class download_bar:
     """A bar that appears with the first byte of a download."""
 
@@ -47,8 +54,8 @@ class download_bar:
     def _update(self, done: int, total: int | None) -> None:
         if self._task is None:
             self._bar.start()
-            self._task = self._bar.add_task("download", total=total)
-        self._bar.update(self._task, completed=done, total=total)
+            self._task = self._bar.add_task("download", total=bar_total(total))
+        self._bar.update(self._task, completed=done, total=bar_total(total))
 
 
 class _Images(ProgressColumn):
