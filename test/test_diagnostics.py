@@ -5,7 +5,8 @@ pytest.importorskip("rclpy")
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.qos import HistoryPolicy, ReliabilityPolicy
 
-from efv2_ros.node.diagnostics import Statistics, StreamStatus
+from efv2_ros.classifier import Classified
+from efv2_ros.node.diagnostics import Statistics, StreamStatus, durations
 from efv2_ros.node.parameters import Settings
 from efv2_ros.node.session import values
 from efv2_ros.node.source import image_qos
@@ -20,7 +21,7 @@ def stream():
     for n in range(1, 11):
         statistics.received(n * SECOND)
         if n % 2:
-            statistics.classified(n * SECOND)
+            statistics.classified(n * SECOND, {})
         else:
             statistics.dropped("superseded")
     return statistics
@@ -40,6 +41,14 @@ def test_new_failures_warn_until_they_are_old(stream):
     stream.dropped("decode")
     assert task.run(10 * SECOND).level == DiagnosticStatus.WARN
     assert task.run(10 * SECOND).level == DiagnosticStatus.OK
+
+
+def test_end_to_end_is_left_out_where_the_clocks_disagree():
+    outcome = Classified(None, None, convert=0.2, infer=0.3, postprocess=0.4)
+    own = {"wait": 0.1, "convert": 0.2, "infer": 0.3, "postprocess": 0.4, "publish": 0.5}
+    assert durations(outcome, 0.1, 0.5, 12 * SECOND, 10 * SECOND) == {**own, "end_to_end": 2.0}
+    assert durations(outcome, 0.1, 0.5, 12 * SECOND, 0) == own  # no stamp
+    assert durations(outcome, 0.1, 0.5, 9 * SECOND, 10 * SECOND) == own
 
 
 @pytest.mark.parametrize("state", ["unconfigured", "inactive", "disabled", "finalized"])

@@ -3,12 +3,17 @@ import pytest
 
 pytest.importorskip("rclpy")
 
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
+from rclpy.serialization import deserialize_message
 from tiny_models import projection
 
 from efv2_ros.classifier import Classifier, ModelRequest, load_model
 from efv2_ros.node.outputs import Outputs
+from efv2_ros.replay import results
+from efv2_ros.replay.run import FrameResult
 from efv2_ros.vision.annotate import BgrConverter
+from efv2_ros.vision.frame import Header
 from efv2_ros.vision.photo import read_photo
 
 
@@ -49,6 +54,27 @@ def test_nothing_is_drawn_while_nobody_looks(node, tmp_path, photos, monkeypatch
     monkeypatch.setattr(LifecyclePublisher, "get_subscription_count", lambda self: 1)
     with pytest.raises(AssertionError, match="nobody"):
         outputs.publish_annotated(frame, result)
+
+
+def test_latencies_are_published_as_bags_of_results_have_them(ros, monkeypatch):
+    published, listeners = [], 0
+
+    def publish(publisher, message):
+        published.append((publisher.topic_name, message))
+
+    monkeypatch.setattr(LifecyclePublisher, "publish", publish)
+    monkeypatch.setattr(LifecyclePublisher, "get_subscription_count", lambda self: listeners)
+    node = LifecycleNode("efv2_classifier")
+    outputs, header = Outputs(node), Header(12, 34, "camera")
+    outputs.publish_latency(header, {"wait": 0.001})
+    assert not published  # nobody listens
+    listeners = 1
+    outputs.publish_latency(header, {"wait": 0.0010004, "end_to_end": 2.0})
+    node.destroy_node()
+    ((topic, message),) = published
+    assert topic == "/efv2_classifier/latency"
+    frame = FrameResult(header, milliseconds={"wait": 1.0004, "end_to_end": 2000.0})
+    assert message == deserialize_message(results._latency(frame), DiagnosticArray)
 
 
 def test_every_annotated_image_is_drawn_in_the_same_memory(node, tmp_path, photos, monkeypatch):

@@ -33,6 +33,7 @@ from efv2_ros.node.diagnostics import (
     StatusTask,
     StreamStatus,
     diagnostic_array,
+    durations,
 )
 from efv2_ros.node.download_log import DownloadLog
 from efv2_ros.node.memory import keep_memory, return_memory
@@ -192,8 +193,9 @@ class ClassifierNode(LifecycleNode):
         outputs.publish(frame, outcome)
         published = time.perf_counter() - start
         now = self.get_clock().now().nanoseconds
-        self._statistics.classified(now)
-        self._statistics.took(outcome, waited, published, now, frame.header.nanoseconds)
+        seconds = durations(outcome, waited, published, now, frame.header.nanoseconds)
+        outputs.publish_latency(frame.header, seconds)
+        self._statistics.classified(now, seconds)  # last: what it counts has been published
         outputs.publish_annotated(frame, outcome)
 
     def _drop(self, error: Exception) -> None:

@@ -17,6 +17,8 @@ from rclpy.time import Time
 from efv2_ros import board
 from efv2_ros.classifier import Classified, Model
 from efv2_ros.latency import DROPPED_KEY, END_TO_END, STAGES, LatencyWindow
+from efv2_ros.node.messages import header_message
+from efv2_ros.vision.frame import Header
 
 _RATE_WINDOW = 10_000_000_000  # nanoseconds over which rates are averaged
 
@@ -50,31 +52,17 @@ class Statistics:
         with self._lock:
             self._received.add(now)
 
-    def classified(self, now: int) -> None:
-        """A result was published."""
-        with self._lock:
-            self._classified.add(now)
-
-    def took(
-        self, outcome: Classified, waited: float, published: float, now: int, stamp: int
-    ) -> None:
-        """How long each stage of a frame took.
+    def classified(self, now: int, seconds: Mapping[str, float]) -> None:
+        """A result was published.
 
         Args:
-            outcome: Has the stages of the classifier.
-            waited: Seconds in the mailbox.
-            published: Seconds that publishing the result took.
-            now: The moment after, in nanoseconds of the node's clock.
-            stamp: The frame's own, alike; 0 where it has none.
+            now: The moment, in nanoseconds of the node's clock.
+            seconds: How long each stage of the frame took; see `durations`.
         """
-        record = self.latency.record
-        record("wait", waited)
-        record("convert", outcome.convert)
-        record("infer", outcome.infer)
-        record("postprocess", outcome.postprocess)
-        record("publish", published)
-        if stamp and now >= stamp:
-            record(END_TO_END, (now - stamp) / 1e9)
+        with self._lock:
+            self._classified.add(now)
+        for stage, each in seconds.items():
+            self.latency.record(stage, each)
 
     def dropped(self, cause: str) -> None:
         """A frame got no result."""
@@ -242,6 +230,33 @@ class BoardStatus:
         }
         known = {key: value for key, value in values.items() if value is not None}
         return status(level, summary, known)
+
+
+def durations(
+    outcome: Classified, waited: float, published: float, now: int, stamp: int
+) -> dict[str, float]:
+    """How long each stage of a frame took, in seconds.
+
+    Args:
+        outcome: Has the stages of the classifier.
+        waited: Seconds in which the frame waited for its turns.
+        published: Seconds that publishing the result took.
+        now: The moment after, in nanoseconds of the node's clock.
+        stamp: The frame's own, alike; 0 where it has none, and then END_TO_END is left out.
+    """
+    own = (waited, outcome.convert, outcome.infer, outcome.postprocess, published)
+    seconds = dict(zip(STAGES, own, strict=True))
+    if stamp and now >= stamp:
+        seconds[END_TO_END] = (now - stamp) / 1e9
+    return seconds
+
+
+def latency_array(header: Header, node_name: str, seconds: Mapping[str, float]) -> DiagnosticArray:
+    """One message with the latencies of one frame, under the frame's own header."""
+    milliseconds = {stage: f"{each * 1e3:.4f}" for stage, each in seconds.items()}
+    state = status(DiagnosticStatus.OK, "", milliseconds)
+    state.name = f"{node_name}: latency"
+    return DiagnosticArray(header=header_message(header), status=[state])
 
 
 # Dropped because a newer frame was there, which is what `latest` is for.

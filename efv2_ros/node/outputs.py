@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from typing import Any
 
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from sensor_msgs.msg import Image
@@ -12,8 +14,12 @@ from vision_msgs.msg import Classification, LabelInfo, VisionInfo
 
 from efv2_ros.classifier import Classified, Classifier, Model
 from efv2_ros.node import messages
+from efv2_ros.node.diagnostics import latency_array
 from efv2_ros.vision.annotate import BgrConverter, annotate
-from efv2_ros.vision.frame import Frame
+from efv2_ros.vision.frame import Frame, Header
+
+_EVERY = 100
+"""Messages kept until all have them: a recorder that is held up for a while misses none."""
 
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
@@ -31,9 +37,10 @@ class Outputs:
         self._labels_version = 0
         self._announcing = threading.Lock()
         try:
-            self._classification = self._create(Classification, "classification", 10)
+            self._classification = self._create(Classification, "classification", _EVERY)
             self._vision_info = self._create(VisionInfo, "vision_info", _LATCHED)
             self._label_info = self._create(LabelInfo, "label_info", _LATCHED)
+            self._latency = self._create(DiagnosticArray, "latency", _EVERY)
             self._annotated = self._create(Image, "image_annotated", qos_profile_sensor_data)
         except BaseException:
             self.destroy()
@@ -71,6 +78,12 @@ class Outputs:
         """Publish the result for an image, after what its ids mean."""
         self.announce(outcome.classifier)
         self._classification.publish(self._result.fill(frame.header, outcome.prediction))
+
+    def publish_latency(self, header: Header, seconds: Mapping[str, float]) -> None:
+        """Publish how long each stage of an image took, if anybody listens."""
+        if self._latency.get_subscription_count():
+            name = self._node.get_fully_qualified_name().lstrip("/")
+            self._latency.publish(latency_array(header, name, seconds))
 
     def publish_annotated(self, frame: Frame, outcome: Classified) -> None:
         """Publish the image with its results drawn in, if anybody looks."""
