@@ -16,7 +16,6 @@ from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
@@ -26,6 +25,7 @@ from efv2_ros.latency import END_TO_END, STAGES, Percentiles
 from efv2_ros.node import messages
 from efv2_ros.node.diagnostics import latency_key
 from efv2_ros.node.middleware import image_profile
+from efv2_ros.node.spinner import Spinner
 from efv2_ros.vision.frame import Frame
 
 NODE_NAME = "efv2_classifier"
@@ -141,8 +141,7 @@ class Listener:
         self._statuses: dict[str, DiagnosticStatus] = {}
         self.reported_at = 0.0
         self.classifier = classifier
-        self._executor = SingleThreadedExecutor()
-        self._executor.add_node(node)
+        self._spinner = Spinner(node)
         latched = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         node.create_subscription(
             Classification, f"{classifier}/classification", self._on_result, 1000
@@ -162,8 +161,7 @@ class Listener:
 
     def close(self) -> None:
         """Destroy the node."""
-        self._executor.shutdown()
-        self.node.destroy_node()
+        self._spinner.close()
 
     @property
     def stream(self) -> DiagnosticStatus | None:
@@ -192,13 +190,7 @@ class Listener:
 
     def spin_until(self, condition: Callable[[], bool], timeout: float) -> bool:
         """Handle messages until `condition` holds; False when `timeout` seconds are over."""
-        end = time.monotonic() + timeout
-        while not condition():
-            left = end - time.monotonic()
-            if left <= 0:
-                return False
-            self._executor.spin_once(timeout_sec=min(left, 0.05))
-        return True
+        return self._spinner.until(condition, timeout)
 
     def spin_for(self, seconds: float) -> None:
         """Handle messages for a while."""

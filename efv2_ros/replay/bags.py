@@ -6,7 +6,7 @@ import json
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -98,7 +98,7 @@ class Bag:
         """Close the files."""
         self._resources.close()
 
-    def messages(self, topics: Collection[str]) -> Iterator[Message]:
+    def messages(self, topics: Collection[str]) -> Generator[Message, None, None]:
         """The messages of these topics, in the order in which they were recorded.
 
         Of a damaged bag, what can be read, in the order of its files; `problems` grows meanwhile.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -146,7 +147,8 @@ class _Reading:
         self._labels: dict[int, str] = {}
         self._frames: list[FrameResult] = []
         self._stages: dict[Header, dict[str, float]] = {}
-        self._lost: dict[str, int] = {}
+        self._counted: Counter[str] = Counter()
+        self._before: Counter[str] | None = None
         self._info: dict[str, Any] = {"bag": ""}
 
     def run(self) -> Run:
@@ -161,7 +163,7 @@ class _Reading:
                 replace(frame, milliseconds=self._stages.get(frame.header, {}))
                 for frame in self._frames
             ),
-            self._lost,
+            dict(self._counted - (self._before or Counter())),
         )
 
     def _read_classification(self, message: Any) -> None:
@@ -191,11 +193,15 @@ class _Reading:
     def _read_diagnostics(self, message: Any) -> None:
         for status in message.status:
             if status.name == f"{self._node.lstrip('/')}: stream":
-                self._lost = {
-                    each.key.removeprefix(DROPPED_KEY): int(each.value)
-                    for each in status.values
-                    if each.key.startswith(DROPPED_KEY)
-                }
+                self._counted = Counter(
+                    {
+                        each.key.removeprefix(DROPPED_KEY): int(each.value)
+                        for each in status.values
+                        if each.key.startswith(DROPPED_KEY)
+                    }
+                )
+                if self._before is None:  # a report ahead of all results is of other images
+                    self._before = Counter() if self._frames else self._counted
 
 
 def _plain(header: Any) -> Header:

@@ -72,6 +72,36 @@ class BagWriter:
         """Keep what the bag is about in its metadata."""
         self._writer.set_custom_data(INFO, json.dumps(info))
 
+    def declare(
+        self, topic: str, type_name: str, *, latched: bool = False, reliable: bool = True
+    ) -> None:
+        """Add a topic, if it is not there: one without messages will be in the bag too.
+
+        Args:
+            topic: Its name.
+            type_name: Its type, as ROS names it.
+            latched: Whether the topic was offered as transient local, else as volatile.
+            reliable: Whether it was offered as reliable, else as best effort.
+
+        Raises:
+            BagError: The disk is full, or the type is not known.
+        """
+        from rosbags.typesys import TypesysError
+
+        if topic in self._topics:
+            return
+        try:
+            self._topics[topic] = self._writer.add_connection(
+                topic,
+                type_name,
+                typestore=typestore(),
+                offered_qos_profiles=[_qos(latched, reliable)],
+            )
+        except TypesysError as error:
+            raise BagError(f"{type_name} is no type that can be written") from error
+        except _STORAGE_ERRORS as error:
+            raise self._failed(error) from error
+
     def write(
         self,
         topic: str,
@@ -82,32 +112,22 @@ class BagWriter:
         latched: bool = False,
         reliable: bool = True,
     ) -> None:
-        """Add a message.
+        """Add a message; its topic is added with the first one.
 
         Args:
-            topic: Its topic, which is added with the first message.
-            type_name: Its type, as ROS names it.
+            topic: See `declare`.
+            type_name: See `declare`.
             log_time: When it was sent, in nanoseconds.
             data: The serialized message.
-            latched: Whether the topic was offered as transient local, else as volatile.
-            reliable: Whether it was offered as reliable, else as best effort.
+            latched: See `declare`.
+            reliable: See `declare`.
 
         Raises:
             BagError: The disk is full, or the type is not known.
         """
-        from rosbags.typesys import TypesysError
-
+        self.declare(topic, type_name, latched=latched, reliable=reliable)
         try:
-            if topic not in self._topics:
-                self._topics[topic] = self._writer.add_connection(
-                    topic,
-                    type_name,
-                    typestore=typestore(),
-                    offered_qos_profiles=[_qos(latched, reliable)],
-                )
             self._writer.write(self._topics[topic], max(0, log_time), data)
-        except TypesysError as error:
-            raise BagError(f"{type_name} is no type that can be written") from error
         except _STORAGE_ERRORS as error:
             raise self._failed(error) from error
 
