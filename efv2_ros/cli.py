@@ -16,7 +16,14 @@ from efv2_ros.classifier import Classified, Classifier, load_model
 from efv2_ros.cli_evaluate import evaluate
 from efv2_ros.cli_measure import bench, perf
 from efv2_ros.cli_models import models
-from efv2_ros.cli_options import model_options, split_request, split_view, view_options
+from efv2_ros.cli_options import (
+    model_options,
+    ros_is_missing,
+    split_request,
+    split_view,
+    view_options,
+)
+from efv2_ros.cli_play import play
 from efv2_ros.cli_record import record_demo
 from efv2_ros.cli_replay import replay
 from efv2_ros.cli_report import report
@@ -41,7 +48,7 @@ def main() -> None:
     """EfficientFormerV2 image classification for the RDK X5 and any other machine."""
 
 
-for _command in (models, bench, evaluate, perf, replay, record_demo, report):
+for _command in (models, bench, evaluate, perf, play, record_demo, replay, report):
     main.add_command(_command)
 
 
@@ -128,10 +135,7 @@ def demo(
     try:
         from efv2_ros.node import demo as node_demo
     except ImportError as error:
-        raise click.ClickException(
-            f"ROS 2 is not here ({error}): source its setup file, or run scripts/demo of the "
-            "source, which brings ROS along"
-        ) from error
+        raise ros_is_missing(error) from error
     parameters = {
         "model_size": model_size,
         "model_path": model_path,

@@ -122,3 +122,11 @@ def split_view(options: dict[str, Any]) -> ViewOptions:
 
 
 _VIEW_OPTIONS = ("fit", "roi", "antialias", "top_k", "score_threshold")
+
+
+def ros_is_missing(error: ImportError) -> click.ClickException:
+    """What is said by a command that needs ROS, where its import failed."""
+    return click.ClickException(
+        f"ROS 2 is not here ({error}): source its setup file, or run scripts/demo of the source, "
+        "which brings ROS along"
+    )

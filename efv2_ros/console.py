@@ -58,22 +58,27 @@ class download_bar:
         self._bar.update(self._task, completed=done, total=bar_total(total))
 
 
-class _Images(ProgressColumn):
+class _Counted(ProgressColumn):
     """How many are done, of how many where that is known. Ubuntu 22.04's rich has none of it."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self._unit = unit
 
     def render(self, task: Task) -> Text:
         total = f" of {task.total:,.0f}" if task.total else ""
-        return Text(f"{task.completed:,.0f}{total} images")
+        return Text(f"{task.completed:,.0f}{total} {self._unit}")
 
 
-def image_bar(*more: ProgressColumn) -> Progress:
+def image_bar(*more: ProgressColumn, unit: str = "images") -> Progress:
     """A bar of the images that are done and the time that is left.
 
     Args:
         *more: What else is shown.
+        unit: What is counted instead.
     """
     return Progress(
-        TextColumn("{task.description}"), BarColumn(), _Images(), TimeRemainingColumn(), *more,
+        TextColumn("{task.description}"), BarColumn(), _Counted(unit), TimeRemainingColumn(), *more,
         console=messages, disable=not messages.is_terminal,
     )  # fmt: skip
 

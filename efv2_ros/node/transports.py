@@ -45,7 +45,7 @@ def message_type(name: str) -> Any:
     package, _, message = name.partition("/msg/")
     try:
         return getattr(import_module(f"{package}.msg"), message)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError) as error:  # TypeError: no package is named
         raise TransportError(
             f"messages of type {name} need the package {package}: on the board, "
             "source /opt/tros/humble/setup.bash"
