@@ -218,16 +218,19 @@ def _summarize(played: Played, run: Run | None, classifier: str) -> None:
         output.print(latency_table(stages))
     counts = played.counts
     late = f", up to {played.behind:.2f} s behind schedule" if played.behind >= _LATE else ""
-    output.print(
-        f"{played.messages} messages in {played.seconds:.2f} s, {played.images} of them images"
-        f"{' for the classifier' if counts else ''}{late}"
-    )
-    if counts:
+    if played.messages or not played.problems:
+        output.print(
+            f"{played.messages} messages in {played.seconds:.2f} s, {played.images} of them images"
+            f"{' for the classifier' if counts else ''}{late}",
+            soft_wrap=True,
+        )
+    if counts and (counts.received or not played.problems):
         causes = ", ".join(f"{count} {cause}" for cause, count in sorted(counts.drops.items()))
         lost = played.images - counts.received
         output.print(
             f"{escape(classifier)}: {counts.classified} classified, {counts.dropped} dropped"
-            f"{f' ({causes})' if causes else ''}{f', {lost} never arrived' if lost > 0 else ''}"
+            f"{f' ({causes})' if causes else ''}{f', {lost} never arrived' if lost > 0 else ''}",
+            soft_wrap=True,
         )
     for problem in played.problems:
         messages.print(f"[red]{escape(problem)}[/red]", soft_wrap=True)

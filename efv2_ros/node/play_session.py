@@ -14,6 +14,7 @@ from typing import Literal, Protocol
 from efv2_ros.node.offers import Offer, not_taken
 from efv2_ros.node.player import CLOCK, Gate, PlayError
 from efv2_ros.node.recorder import Counts, Recorder
+from efv2_ros.node.remote import view_of
 from efv2_ros.node.spinner import Spinner
 from efv2_ros.replay.bags import Bag
 from efv2_ros.replay.in_flight import InFlight
@@ -197,6 +198,7 @@ class Session:
                     "type": topic.type_name,
                     "model": recorder.model,
                     "runtime": recorder.runtime,
+                    "view": view_of(self._spinner, recorder.classifier),
                 }
             )
         recorder.begin(writer)
@@ -214,7 +216,8 @@ class Session:
             if recorder is not None:
                 self._drain(recorder)
         except KeyboardInterrupt:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the bag must be closed
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)  # the bag must be closed
             played.problems.append("interrupted: the results are those until then")
         except (PlayError, BagError) as error:
             played.problems.append(str(error))

@@ -1,0 +1,127 @@
+"""Play a bag to the classifier and record what it says; `-s` lists the arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from ament_index_python.packages import get_packages_with_prefixes
+from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+from launch.actions import DeclareLaunchArgument, ExecuteProcess, Shutdown
+from launch.events.process import ProcessExited
+from launch_ros.substitutions import ExecutableInPackage
+
+from efv2_ros import launching
+from efv2_ros.replay.bags import Bag
+
+_LOADING = 300
+"""Seconds that the classifier has to become active: it may have a model to download."""
+
+
+def generate_launch_description() -> LaunchDescription:
+    """The arguments, then what follows from their values."""
+    return launching.description(
+        [*bag_arguments(), *launching.node_arguments(), *launching.parameter_arguments()], start
+    )
+
+
+def bag_arguments() -> list[DeclareLaunchArgument]:
+    """What is played, and how."""
+    return [
+        DeclareLaunchArgument("bag", description="The bag: a rosbag2 folder, or a file of one"),
+        DeclareLaunchArgument(
+            "topic",
+            default_value="",
+            description="Topic of the images; not needed if the bag has only one",
+        ),
+        DeclareLaunchArgument(
+            "out",
+            default_value="",
+            description="Where to record the results: a new folder for a bag, or FILE.jsonl; "
+            "empty: only the summary is shown",
+        ),
+        DeclareLaunchArgument(
+            "rate",
+            default_value="",
+            description="Seconds of the bag in a second; empty: 1 for ros2, and as fast as the "
+            "results come for efv2",
+        ),
+        DeclareLaunchArgument(
+            "player",
+            default_value="auto",
+            choices=["auto", "ros2", "efv2"],
+            description="ros2: `ros2 bag play`; efv2: `efv2 play`, which waits for the result of "
+            "each image; auto: ros2 where it is installed",
+        ),
+    ]
+
+
+def start(context: LaunchContext, given: set[str]) -> list[LaunchDescriptionEntity]:
+    """The classifier and the player, with all arguments known."""
+    argument = context.launch_configurations
+    path = Path(argument["bag"]).expanduser()
+    with Bag(path) as bag:
+        images = bag.image_topic(argument["topic"])
+    parameters = launching.overrides(argument, given)
+    if parameters.setdefault("transport", images.transport) != images.transport:
+        raise RuntimeError(
+            f"{images.name} carries {images.type_name}: leave transport out, or set it to "
+            f"{images.transport}"
+        )
+    classifier = launching.classifier(
+        argument,
+        {**parameters, "use_sim_time": True},
+        image_topic=images.name,
+        # Reports tell of dropped images, for which the player would wait longer.
+        defaults={"queue_policy": "all", "diagnostics_period": "0.2"},
+        on_exit=classifier_ended,
+    )
+    player = ExecuteProcess(
+        cmd=[ExecutableInPackage("efv2", "efv2_ros"), *play_arguments(argument, path)],
+        output="screen",
+        on_exit=player_ended,
+    )
+    return [*launching.image_variables(), classifier, player]
+
+
+def play_arguments(argument: Mapping[str, str], bag: Path) -> list[str]:
+    """The arguments of `efv2`."""
+    player, has_ros2 = argument["player"], "ros2bag" in get_packages_with_prefixes()
+    if player == "auto":
+        player = "ros2" if has_ros2 else "efv2"
+    if player == "ros2" and not has_ros2:
+        raise RuntimeError(
+            "player:=ros2 needs `ros2 bag`: sudo apt install ros-$ROS_DISTRO-ros2bag "
+            "ros-$ROS_DISTRO-rosbag2-storage-mcap"
+        )
+    name = "/".join(["", *filter(None, argument["namespace"].split("/")), argument["node_name"]])
+    line = ["play", str(bag), "--player", player, "--classifier", name, "--clock", "--reliable"]
+    line += ["--start-timeout", str(_LOADING)]
+    if player == "efv2":
+        line += ["--wait-for-results"]
+    if argument["rate"]:
+        rate = launching.typed("rate", argument["rate"], float)
+        if rate <= 0:
+            raise RuntimeError(f"rate is positive, {rate:g} is not")
+        line += ["--rate", str(rate)]
+    if argument["out"]:
+        out = Path(argument["out"]).expanduser()
+        if out.exists():
+            raise RuntimeError(f"cannot write {out}: it exists already")
+        line += ["--results", str(out)]
+    return line
+
+
+def player_ended(event: ProcessExited, context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    """End everything; what is raised makes it the launch that failed."""
+    if context.is_shutdown:
+        return []
+    if event.returncode:
+        raise RuntimeError(f"the replay failed with exit status {event.returncode}")
+    return [Shutdown(reason="the bag was played, and the results are in")]
+
+
+def classifier_ended(event: ProcessExited, context: LaunchContext) -> None:
+    """It is not to end before the player does."""
+    if not context.is_shutdown:
+        raise RuntimeError(f"the classifier ended with exit status {event.returncode}")
