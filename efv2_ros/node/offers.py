@@ -105,14 +105,14 @@ def offered_qos(recorded: Sequence[Any], *, lossless: bool = False) -> QoSProfil
 
     Of several publishers' profiles, each policy is the one that promises most: reliable, transient
     local, the shortest deadline, the longest lifespan, the deepest history. What is not known is
-    as rclpy has it for a number alone: reliable, volatile, keep last 10.
+    reliable, volatile, keep last 10, which serves most.
 
     Args:
         recorded: A `rosbags.interfaces.Qos` of each publisher; may be empty.
         lossless: Whether every message has to arrive, whatever was recorded: reliable, kept until
             it has, however long that takes.
     """
-    profile = QoSProfile(depth=_DEPTH)
+    profile = QoSProfile(depth=_DEPTH, liveliness=LivelinessPolicy.AUTOMATIC)
 
     def names(policy: str) -> list[str]:
         return [getattr(qos, policy).name for qos in recorded]

@@ -246,13 +246,17 @@ class Session:
         return "; ".join(not_taken(self._spinner.node, each, subscriber) for each in self._images)
 
     def _is_ready(self, recorder: Recorder) -> bool:
-        has_clock = self._options.clock_rate > 0 and self._options.player == "efv2"
         return bool(
             recorder.model
             and recorder.has_reported
-            and (recorder.knows_time or not has_clock)
+            and self._time_is_known(recorder)
             and self._taken()
         )
+
+    def _time_is_known(self, recorder: Recorder) -> bool:
+        """Whether the classifier hears the time, if this process tells it by now."""
+        tells = self._options.clock_rate > 0 and self._options.player == "efv2"
+        return recorder.knows_time or not tells
 
     def _missing(self, recorder: Recorder) -> str:
         """What is missing for a start."""
@@ -265,7 +269,7 @@ class Session:
             return f"{name} is {recorder.state} after {timeout:g} s"
         if not recorder.has_reported:
             return f"{name} published no diagnostics for {timeout:g} s"
-        if not recorder.knows_time:
+        if not self._time_is_known(recorder):
             return f"{name} did not hear {CLOCK} for {timeout:g} s"
         takes = ", ".join(recorder.takes()) or "no images"
         return (

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections import deque
 
 
+_REMEMBERED = 1000
+"""Images whose results may come later than the count of them, or never, as of those dropped."""
+
+
 class InFlight:
     """Counts what is on its way.
 
@@ -18,7 +22,7 @@ class InFlight:
     def __init__(self, most: int) -> None:
         self._most = most
         self._sent = self._results = self._classified = self._dropped = 0
-        self._unanswered: deque[int | None] = deque(maxlen=most)
+        self._unanswered: deque[int | None] = deque(maxlen=most + _REMEMBERED)
 
     def __len__(self) -> int:
         """Images on their way."""
