@@ -61,12 +61,17 @@ def node_arguments() -> list[DeclareLaunchArgument]:
     ]
 
 
-def parameter_arguments() -> list[DeclareLaunchArgument]:
-    """The classifier's parameters."""
+def parameter_arguments(**defaults: Any) -> list[DeclareLaunchArgument]:
+    """The classifier's parameters.
+
+    Args:
+        **defaults: Of parameters that have another default here; `classifier` wants them too.
+    """
+    shown = {**DEFAULTS, **defaults}
     return [
         DeclareLaunchArgument(
             name,
-            default_value=_text(DEFAULTS[name]),
+            default_value=_text(shown[name]),
             description=_described(constraint),
             choices=list(constraint.choices) or None,
         )
@@ -96,7 +101,7 @@ def classifier(
     parameters: Mapping[str, Any],
     *,
     image_topic: str,
-    defaults: Mapping[str, str],
+    defaults: Mapping[str, Any],
     **options: Any,
 ) -> Node:
     """The classifier.
@@ -105,7 +110,7 @@ def classifier(
         argument: Of the launch; those of `node_arguments` are used.
         parameters: What comes before params_file.
         image_topic: Where the images are.
-        defaults: Parameters that come after params_file, as they are typed.
+        defaults: Parameters that come after params_file.
         **options: Of `launch_ros.actions.Node`.
 
     Raises:
@@ -118,7 +123,7 @@ def classifier(
     arguments = ["--log-level", argument["log_level"]]
     # These are no overrides: they stand before params_file, and hold for any node.
     for name, value in defaults.items():
-        arguments += ["-p", f"{name}:={value}"]
+        arguments += ["-p", f"{name}:={_text(value)}"]
     return Node(
         package="efv2_ros",
         executable="classifier",

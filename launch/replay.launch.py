@@ -14,6 +14,13 @@ from launch_ros.substitutions import ExecutableInPackage
 from efv2_ros import launching
 from efv2_ros.replay.bags import Bag
 
+DEFAULTS = {
+    "queue_policy": "all",
+    # Only these reports tell of an image that was dropped, and the player waits for them.
+    "diagnostics_period": 0.2,
+}
+"""Parameters that have another default than in the node."""
+
 _LOADING = 300
 """Seconds that the classifier has to become active: it may have a model to download."""
 
@@ -21,7 +28,12 @@ _LOADING = 300
 def generate_launch_description() -> LaunchDescription:
     """The arguments, then what follows from their values."""
     return launching.description(
-        [*bag_arguments(), *launching.node_arguments(), *launching.parameter_arguments()], start
+        [
+            *bag_arguments(),
+            *launching.node_arguments(),
+            *launching.parameter_arguments(**DEFAULTS),
+        ],
+        start,
     )
 
 
@@ -72,8 +84,7 @@ def start(context: LaunchContext, given: set[str]) -> list[LaunchDescriptionEnti
         argument,
         {**parameters, "use_sim_time": True},
         image_topic=images.name,
-        # Reports tell of dropped images, for which the player would wait longer.
-        defaults={"queue_policy": "all", "diagnostics_period": "0.2"},
+        defaults=DEFAULTS,
         on_exit=classifier_ended,
     )
     player = ExecuteProcess(

@@ -16,17 +16,25 @@ import pytest
 pytest.importorskip("launch_ros")
 pytest.importorskip("ros2launch")
 
+from bag_maker import PERIOD, image, stamps, write
 from installed import build
 from rcl_interfaces.msg import Parameter as ParameterMessage
 from rcl_interfaces.srv import GetParameters
 from rclpy.parameter import Parameter
+from ros2_stand_in import ros2_on_path
+from tiny_models import projection
 
+from efv2_ros.classifier import Classifier, ModelRequest, ViewOptions, load_model
 from efv2_ros.node.middleware import VARIABLES
 from efv2_ros.node.parameters import PARAMETERS, Settings
 from efv2_ros.node.session import Listener
+from efv2_ros.replay import offline
+from efv2_ros.replay.bags import Bag
+from efv2_ros.replay.results import read_run
 
 SOON = 60.0  # seconds: only reached when something is broken
 LAUNCH = ["ros2", "launch", "efv2_ros", "classify.launch.py"]
+REPLAY = ["ros2", "launch", "efv2_ros", "replay.launch.py"]
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +53,8 @@ def environment(built, tmp_path):
 class Launch:
     """A launch that runs until the block ends."""
 
-    def __init__(self, environment, *arguments):
-        self.command = [*LAUNCH, *arguments]
+    def __init__(self, environment, *arguments, file=LAUNCH):
+        self.command = [*file, *arguments]
         self.environment = environment
         self.output = Path(environment["ROS_LOG_DIR"]).with_name("launch.txt")
 
@@ -102,15 +110,25 @@ def parameters_of(listener, node_name, names):
     }
 
 
-def test_arguments_read_like_help(environment):
+@pytest.mark.parametrize(
+    ("file", "others", "defaults"),
+    [
+        (LAUNCH, {"image_topic", "camera", "path", "namespace", "params_file", "respawn"}, {}),
+        (
+            REPLAY, {"out", "rate", "player", "namespace", "node_name", "params_file"},
+            {"queue_policy": "all", "diagnostics_period": 0.2},
+        ),
+    ],
+)  # fmt: skip
+def test_arguments_read_like_help(environment, file, others, defaults):
     result = subprocess.run(
-        [*LAUNCH, "-s"], env=environment, capture_output=True, text=True, timeout=SOON, check=True
+        [*file, "-s"], env=environment, capture_output=True, text=True, timeout=SOON, check=True
     )
     shown = dict(re.findall(r"(?ms)^    '(\w+)':\n(.*?\(default: .*?\))$", result.stdout))
-    assert {"image_topic", "camera", "path", "namespace", "params_file", "respawn"} < set(shown)
+    assert others < set(shown)
     settings = Settings()
     for name, constraint in PARAMETERS.items():
-        default = getattr(settings, name)
+        default = defaults.get(name, getattr(settings, name))
         default = str(default).lower() if isinstance(default, bool) else default
         assert constraint.description in shown[name]
         assert shown[name].endswith(f"(default: '{default}')")
@@ -289,3 +307,97 @@ def test_cameras_publish_what_the_classifier_subscribes_to(
     for name, value in settings.items():
         assert re.search(rf"{name}: '?{value}'?$", said, re.MULTILINE), said
     assert values == {"transport": transport, "qos_reliability": "reliable"}
+
+
+def images(count, topic="/lens/image"):
+    """Messages of a bag, each recorded some time after its stamp."""
+    return [
+        (topic, stamp + 2 * PERIOD, image(number, stamp))
+        for number, stamp in enumerate(stamps(count))
+    ]
+
+
+def replayed(environment, *arguments):
+    """Replay to the end; the exit status and the output."""
+    result = subprocess.run(
+        [*REPLAY, *map(str, arguments)], env=environment, capture_output=True, text=True,
+        timeout=SOON, check=False,
+    )  # fmt: skip
+    return result.returncode, result.stdout + result.stderr
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("player", ["efv2", "ros2"])
+def test_a_bag_is_replayed_and_all_ends(environment, tmp_path, player):
+    messages = images(40)
+    messages[10] = (*messages[10][:2], image(10, stamps(11)[-1], encoding="bayer_grbg99"))
+    bag = write(tmp_path / "bag", messages)
+    model = projection(tmp_path / "model.onnx")
+    (tmp_path / "eye.yaml").write_text("/**:\n  ros__parameters:\n    top_k: 3\n")
+    if player == "ros2":  # taken where it is installed
+        install_camera(tmp_path, "ros2bag", "ros2bag")
+        environment["AMENT_PREFIX_PATH"] += f":{tmp_path}"
+        environment |= ros2_on_path(tmp_path / "bin", path=environment["PATH"])
+    status, output = replayed(
+        environment, f"bag:={bag}", f"out:={tmp_path / 'out'}", f"model_path:={model}",
+        "namespace:=front", "node_name:=eye", f"params_file:={tmp_path / 'eye.yaml'}",
+        "score_threshold:=0",
+    )  # fmt: skip
+    assert status == 0, output
+    assert output.count(" messages in ") == {"efv2": 1, "ros2": 2}[player]  # both players tell
+    assert "/front/eye: 39 classified, 1 dropped (1 encoding)" in output
+    assert "process has died" not in output
+    run = read_run(tmp_path / "out")
+    loaded = load_model(ModelRequest(model_path=str(model)), spare_slots=offline.SPARE_SLOTS)
+    with Bag(bag) as opened:
+        options = ViewOptions(top_k=3)
+        expected = offline.replay(opened, opened.image_topic(), Classifier(loaded, options))
+    loaded.close()
+    classified = [frame for frame in expected.frames if not frame.dropped]
+    assert [(frame.header, frame.prediction) for frame in run.frames] == [
+        (frame.header, frame.prediction) for frame in classified
+    ]
+    assert run.lost == {"encoding": 1}
+    assert run.info["view"] == expected.info["view"]
+    ends = [frame.milliseconds["end_to_end"] for frame in run.frames]  # by the bag's time
+    assert PERIOD / 1e6 <= min(ends) <= max(ends) < 60_000
+
+
+@pytest.mark.e2e
+def test_a_replay_that_fails_fails_the_launch(environment, tmp_path):
+    bag = write(tmp_path / "bag", images(2))
+    status, output = replayed(environment, f"bag:={bag}", "model_path:=/nowhere.onnx")
+    assert status == 1
+    assert "/efv2_classifier cannot classify: model_path /nowhere.onnx is no file" in output
+    assert "the replay failed with exit status 1" in output
+    (tmp_path / "eye.yaml").write_text("/**:\n  ros__parameters:\n    top_k: many\n")
+    status, output = replayed(environment, f"bag:={bag}", f"params_file:={tmp_path / 'eye.yaml'}")
+    assert status == 1
+    assert "the classifier ended with exit status 2" in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["bag:=/nowhere"], "there is no bag /nowhere"),
+        (["bag:=BAG"], "topics of images in BAG: /left (sensor_msgs/msg/Image), /right (sensor_"),
+        (["bag:=BAG", "topic:=/front"], "BAG has no topic /front; topics of images: /left"),
+        (["bag:=BAG", "topic:=/left", "transport:=compressed"], "leave transport out"),
+        (["bag:=BAG", "topic:=/left", "out:=BAG"], "cannot write BAG: it exists already"),
+        (["bag:=BAG", "topic:=/left", "rate:=fast"], "rate is of type float, 'fast' is not"),
+        (["bag:=BAG", "topic:=/left", "rate:=0"], "rate is positive, 0 is not"),
+        (["bag:=BAG", "topic:=/left", "player:=ros2"], "player:=ros2 needs `ros2 bag`: sudo apt"),
+        (["bag:=BAG", "topic:=/left", "top_k:=0"], "top_k lies in 1 to 1000"),
+    ],
+)
+def test_what_cannot_be_replayed_is_said_before_anything_starts(
+    environment, tmp_path, arguments, words
+):
+    bag = str(write(tmp_path / "bag", [*images(1, "/left"), *images(1, "/right")]))
+    status, output = replayed(environment, *(each.replace("BAG", bag) for each in arguments))
+    assert status == 1
+    assert words.replace("BAG", bag) in output
+    assert "process started" not in output
+    assert "Traceback" not in output

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from bag_maker import PERIOD, START, compressed, header, image, stamps, write
 from click.testing import CliRunner
+from ros2_stand_in import ros2_on_path
 from tiny_models import projection
 
 from efv2_ros.classifier import Classifier, ModelRequest, load_model
@@ -447,7 +448,7 @@ def test_a_classifier_that_is_not_there_is_missed(ros, tmp_path):
     assert not (tmp_path / "out").exists()
     status, _, error = play(*arguments)
     assert status == 1
-    assert error == "Error: nobody takes the images: no subscription of anyone to /lens/image\n"
+    assert error == "Error: nobody takes the images: no subscription to /lens/image\n"
     assert "2 messages" in played(*arguments, "--no-wait-for-subscribers")
 
 
@@ -462,60 +463,95 @@ def test_a_classifier_that_cannot_classify_says_why(start, model_file, tmp_path)
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize(
-    ("parameters", "words"),
-    [
-        ({"autostart": False}, "is unconfigured after 3 s"),
-        ({}, "(--reliable makes images reliable); it takes /lens/image, and --remap gives a top"),
-    ],
-)
-def test_a_classifier_that_takes_no_images_is_not_waited_for_long(
-    start, model_file, tmp_path, parameters, words
+def test_a_classifier_whose_subscription_does_not_fit_is_not_waited_for(
+    start, model_file, tmp_path
 ):
     bag = make(tmp_path / "bag", map(picture, range(2)), reliable=False)
-    process, talker = start(
-        {"model_path": model_file, "queue_policy": "all", **parameters},
-        remappings={"image": "/lens/image"}, wait=False,
-    )  # fmt: skip
-    talker.fresh_stream()
-    arguments = [bag, "--start-timeout", 3, "--classifier", process.name]
+    name = classifier(start, model_file)
+    arguments = [bag, "--classifier", name, "--start-timeout", 10 * SOON]
     status, out, error = play(*arguments, "--results", tmp_path / "out")
     assert (status, out) == (1, "")
-    assert f"Error: {process.name} " in error
-    assert words in error
+    assert f"Error: {name} does not take the images: the QoS of /lens/image does not suit" in error
+    cure = "(--reliable makes images reliable); it takes /lens/image, and --remap gives a topic"
+    assert cure in error
     assert not (tmp_path / "out").exists()
 
 
-def test_why_a_subscriber_takes_nothing(ears, tmp_path):
+def test_why_a_subscriber_gets_nothing(ears, tmp_path):
     from rclpy.qos import ReliabilityPolicy
 
-    from efv2_ros.node.offers import not_taken, offered_topics
+    from efv2_ros.node.offers import misfits, offered_topics
 
     with Bag(make(tmp_path / "bag", [picture(0)], reliable=False)) as bag:
         topics = list(bag.topics.values())
 
-    def reason(subscriber=""):
+    def reasons(subscriber=""):
         (offer,) = offered_topics(topics, {"/lens/image": name})
-        return not_taken(ears.node, offer, subscriber)
+        return misfits(ears.node, offer, subscriber)
 
     def listen(type_name, **policies):
         ears.listen(name, type_name, **policies)
         assert ears.spinner.until(lambda: ears.node.count_subscribers(name) > 0, SOON)
 
     name = "/a"
-    assert reason() == "no subscription of anyone to /a"
+    assert reasons() == []
     listen("sensor_msgs/msg/Image", reliability=ReliabilityPolicy.BEST_EFFORT)
-    assert reason() == reason("/ears") == ""
-    assert reason("/eyes") == "no subscription of /eyes to /a"
+    assert reasons() is reasons("/ears") is None
+    assert reasons("/eyes") == []
     name = "/b"
     listen("sensor_msgs/msg/CompressedImage")
-    assert reason() == (
+    assert reasons() == [
         "/ears takes /b as sensor_msgs/msg/CompressedImage, and the bag has sensor_msgs/msg/Image"
-    )
+    ]
     name = "/c"
     listen("sensor_msgs/msg/Image", reliability=ReliabilityPolicy.RELIABLE)
-    assert reason().startswith("the QoS of /c does not suit /ears: ERROR: Best effort publisher")
-    assert reason().endswith(" (--reliable makes images reliable)")
+    (reason,) = reasons()
+    assert reason.startswith("the QoS of /c does not suit /ears: ERROR: Best effort publisher")
+    assert reason.endswith(" (--reliable makes images reliable)")
+    listen("sensor_msgs/msg/Image", reliability=ReliabilityPolicy.BEST_EFFORT)
+    assert ears.spinner.until(lambda: reasons() is None, SOON)
+
+
+class Images:
+    """A source of images, which need not be played here."""
+
+    def __init__(self, topics):
+        from efv2_ros.node.offers import offered_topics
+
+        self.offers = offered_topics(topics, {})
+
+    def is_connected(self, offer):
+        return False
+
+
+def test_what_is_missing_for_a_start_is_said(ears, tmp_path):
+    from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+
+    from efv2_ros.node.play_session import PlayOptions, Session
+    from efv2_ros.node.player import PlayError
+
+    with Bag(make(tmp_path / "bag", [picture(0)])) as bag:
+        source = Images(list(bag.topics.values()))
+    options = PlayOptions(classifier="/a/b", results=tmp_path / "out", start_timeout=0.0)
+    session = Session(ears.spinner, source, options)
+
+    def missing():
+        with pytest.raises(PlayError) as raised:
+            session.await_subscribers()
+        return str(raised.value)
+
+    assert missing() == "there is no classifier /a/b: nothing was heard of it for 0 s"
+    counts = [KeyValue(key=f"frames {each}", value="0") for each in ("received", "classified")]
+    report = DiagnosticArray(
+        status=[DiagnosticStatus(name="a/b: stream", message="inactive", values=counts)]
+    )
+    reports = ears.node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+
+    def is_heard():
+        reports.publish(report)
+        return missing() == "/a/b is inactive after 0 s"
+
+    assert ears.spinner.until(is_heard, SOON)
 
 
 @pytest.mark.e2e
@@ -581,41 +617,6 @@ def test_a_bag_without_images_has_nothing_for_the_classifier(ros, tmp_path):
 
 # ros2 bag play
 
-ROS2 = """#!{python}
-import argparse, json, os, sys
-parser = argparse.ArgumentParser()
-parser.add_argument("bag")
-parser.add_argument("--disable-keyboard-controls", action="store_true", required=True)
-parser.add_argument("--rate", required=True)
-parser.add_argument("--delay", type=float, required=True)
-parser.add_argument("--wait-for-all-acked", type=int, required=True)
-parser.add_argument("--qos-profile-overrides-path", type=argparse.FileType(), required=True)
-parser.add_argument("--clock")
-parser.add_argument("--topics", nargs="+", required=True)
-parser.add_argument("--remap", nargs="+", default=[])
-assert sys.argv[1:3] == ["bag", "play"]
-arguments = parser.parse_args(sys.argv[3:])
-qos = json.load(arguments.qos_profile_overrides_path)
-lossless = all(
-    (each["reliability"], each["history"]) == ("reliable", "keep_all") for each in qos.values()
-)
-os.execv(sys.executable, [
-    sys.executable, "-m", "efv2_ros.cli", "play", arguments.bag, "--rate", arguments.rate,
-    *(["--clock", "--clock-rate", arguments.clock] if arguments.clock else []),
-    *(["--reliable"] if lossless else []), "--topics", ",".join(arguments.topics),
-    *(each for remapped in arguments.remap for each in ("--remap", remapped)),
-])
-"""
-"""Stands in for a program that is not here; it plays with this package's own player."""
-
-
-def ros2_on_path(folder, text=ROS2):
-    program = folder / "ros2"
-    program.parent.mkdir(exist_ok=True)
-    program.write_text(text.format(python=sys.executable))
-    program.chmod(0o755)
-    return {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
-
 
 @pytest.mark.e2e
 def test_what_ros2_bag_play_plays_is_recorded(start, model_file, tmp_path):
@@ -638,7 +639,7 @@ def test_a_player_that_fails_fails_the_replay(start, model_file, tmp_path):
     bag = make(tmp_path / "bag", map(picture, range(2)))
     name = classifier(start, model_file)
     arguments = [bag, "--player", "ros2", "--classifier", name]
-    environment = ros2_on_path(tmp_path / "bin", "#!/bin/sh\nexit 3\n")
+    environment = ros2_on_path(tmp_path / "bin", status=3)
     status, out, error = play(*arguments, environment=environment)
     assert (status, out, error) == (1, "", "ros2 bag play ended with status 3\n")
     paths = os.environ["PATH"].split(os.pathsep)

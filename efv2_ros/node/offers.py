@@ -71,13 +71,16 @@ def offered_topics(
     ]
 
 
-def not_taken(node: Node, offer: Offer, subscriber: str = "") -> str:
-    """Why nobody, or not the one who should, takes what is published; empty if it is taken.
+def misfits(node: Node, offer: Offer, subscriber: str = "") -> list[str] | None:
+    """Why those who subscribe to a topic do not get what is published on it.
 
     Args:
         node: Knows who subscribes.
         offer: What is published.
-        subscriber: Full name of the node that should; empty for any.
+        subscriber: Full name of the node that is to get it; empty for any.
+
+    Returns:
+        A reason for each, which stays while the subscription does; None if one gets it.
     """
     reasons = []
     for found in node.get_subscriptions_info_by_topic(offer.name):
@@ -96,8 +99,8 @@ def not_taken(node: Node, offer: Offer, subscriber: str = "") -> str:
                 f"the QoS of {offer.name} does not suit {name}: {why.rstrip(' ;')}{cure}"
             )
         else:
-            return ""
-    return "; ".join(reasons) or f"no subscription of {subscriber or 'anyone'} to {offer.name}"
+            return None
+    return reasons
 
 
 def offered_qos(recorded: Sequence[Any], *, lossless: bool = False) -> QoSProfile:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
-from efv2_ros.node.offers import Offer, not_taken
+from efv2_ros.node.offers import Offer, misfits
 from efv2_ros.node.player import CLOCK, Gate, PlayError
 from efv2_ros.node.recorder import Counts, Recorder
 from efv2_ros.node.remote import view_of
@@ -172,7 +172,7 @@ class Session:
             if not self._images:
                 raise PlayError("there are no images for the classifier in what is played")
             self._spinner.until(
-                lambda: self._is_ready(recorder) or bool(recorder.problem), timeout
+                lambda: self._is_ready(recorder) or self._is_hopeless(recorder), timeout
             )
             if not self._is_ready(recorder):
                 raise PlayError(self._missing(recorder))
@@ -231,19 +231,28 @@ class Session:
         """Images that were sent on topics that are taken."""
         return sum(self._source.sent[offer.topic.name] for offer in self._images)
 
+    def _misfits(self, offer: Offer) -> list[str] | None:
+        subscriber = self._options.classifier if self._recorder is not None else ""
+        return misfits(self._spinner.node, offer, subscriber)
+
     def _taken(self) -> list[Offer]:
         """Offers of images that are taken by whom they are for."""
-        subscriber = self._options.classifier if self._recorder is not None else ""
         return [
             offer
             for offer in self._images
-            if self._source.is_connected(offer)
-            and not not_taken(self._spinner.node, offer, subscriber)
+            if self._source.is_connected(offer) and self._misfits(offer) is None
         ]
 
     def _hindrances(self) -> str:
-        subscriber = self._options.classifier if self._recorder is not None else ""
-        return "; ".join(not_taken(self._spinner.node, each, subscriber) for each in self._images)
+        return "; ".join(
+            reason
+            for offer in self._images
+            for reason in self._misfits(offer) or [f"no subscription to {offer.name}"]
+        )
+
+    def _is_hopeless(self, recorder: Recorder) -> bool:
+        """Whether there is nothing to wait for: another classifier would have to be started."""
+        return bool(recorder.problem or (recorder.model and all(map(self._misfits, self._images))))
 
     def _is_ready(self, recorder: Recorder) -> bool:
         return bool(
@@ -260,22 +269,22 @@ class Session:
 
     def _missing(self, recorder: Recorder) -> str:
         """What is missing for a start."""
-        name, timeout = recorder.classifier, self._options.start_timeout
+        name, waited = recorder.classifier, f"{self._options.start_timeout:g} s"
         if recorder.problem:
             return f"{name} cannot classify: {recorder.problem}"
         if not (recorder.model or recorder.has_reported):
-            return f"there is no classifier {name}: nothing was heard of it for {timeout:g} s"
+            return f"there is no classifier {name}: nothing was heard of it for {waited}"
         if not recorder.model:
-            return f"{name} is {recorder.state} after {timeout:g} s"
+            return f"{name} is {recorder.state} after {waited}"
+        if not self._taken():
+            takes = ", ".join(recorder.takes()) or "no images"
+            return (
+                f"{name} does not take the images: {self._hindrances()}; it takes {takes}, and "
+                "--remap gives a topic another name"
+            )
         if not recorder.has_reported:
-            return f"{name} published no diagnostics for {timeout:g} s"
-        if not self._time_is_known(recorder):
-            return f"{name} did not hear {CLOCK} for {timeout:g} s"
-        takes = ", ".join(recorder.takes()) or "no images"
-        return (
-            f"{name} does not take the images: {self._hindrances()}; it takes {takes}, and "
-            "--remap gives a topic another name"
-        )
+            return f"{name} published no diagnostics for {waited}"
+        return f"{name} did not hear {CLOCK} for {waited}"
 
     def _play(self, bar: Bar) -> None:
         recorder, options = self._recorder, self._options

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 
-
 _REMEMBERED = 1000
 """Images whose results may come later than the count of them, or never, as of those dropped."""
 
