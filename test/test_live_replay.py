@@ -161,7 +161,8 @@ def test_live_is_offline_frame_by_frame(start, model_file, tmp_path):
 
     # The node has counts now that are not this run's; several images are on their way at once.
     lines = tmp_path / "out.jsonl"
-    played(*arguments, "--in-flight", "4", "--results", lines, "--timings")
+    out = played(*arguments, "--in-flight", "4", "--results", lines, "--timings")
+    assert f"{name}: 296 classified, 4 dropped (1 data, 1 encoding, 1 message, 1 size)\n" in out
     again = read_jsonl(lines)
     assert [each.prediction for each in again.frames] == [each.prediction for each in live.frames]
     assert set(again.frames[-1].milliseconds) == {*STAGES, END_TO_END}
@@ -254,6 +255,57 @@ def ears(ros):
     ears = Ears(ros)
     yield ears
     ears.spinner.close()
+
+
+class SlowGate:
+    """Lets images of one topic through, each after a hundred seconds of the player's clock."""
+
+    def __init__(self, clock):
+        self.topics = {"/lens/image"}
+        self.stamps = []
+        self._clock = clock
+
+    def admit(self):
+        self._clock.now += 100.0
+
+    def sent(self, stamp):
+        self.stamps.append(stamp)
+
+
+def test_time_stands_still_while_an_image_is_held_back(ears, tmp_path, monkeypatch):
+    from efv2_ros.node import player
+    from efv2_ros.node.offers import offered_topics
+    from efv2_ros.replay.read_ahead import ReadAhead
+
+    class PlayersClock:
+        now = 0.0
+
+        def monotonic(self):
+            self.now += 0.001
+            return self.now
+
+    clock = PlayersClock()
+    gate = SlowGate(clock)
+    cut = picture(2)[0], picture(2)[1][:9]
+    messages = [picture(0), picture(1), cut]
+    write(
+        tmp_path / "bag",
+        [
+            *(("/lens/image", START + n, each) for n, each in enumerate(messages)),
+            *((f"/{side}", START + 5, text(0)) for side in ("words", "lens/more")),
+        ],
+    )
+    monkeypatch.setattr(player, "time", clock)
+    progress = []
+    with Bag(tmp_path / "bag") as bag, ReadAhead(bag.messages(bag.topics)) as ahead:
+        offers = offered_topics(list(bag.topics.values()), {})
+        playing = player.Player(ears.spinner, offers, ahead, 1.0, 0.0)
+        playing.play(gate, progress.append)
+    assert progress == [1, 2, 3, 4, 5]
+    assert playing.sent == {"/lens/image": 3, "/words": 1, "/lens/more": 1}
+    assert gate.stamps == [*stamps(2), None]
+    assert clock.now > 300
+    assert playing.behind < 10
 
 
 def text(number):

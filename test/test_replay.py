@@ -14,7 +14,7 @@ from tiny_models import fails_on_bright, projection
 
 from efv2_ros.classifier import Classifier, ModelRequest, load_model
 from efv2_ros.cli import main
-from efv2_ros.replay import offline
+from efv2_ros.replay import offline, types
 from efv2_ros.replay.bags import Bag
 from efv2_ros.replay.golden import compare, write_junit
 from efv2_ros.replay.results import NODE, read_run, write_results
@@ -120,6 +120,32 @@ def broken_bag(path):
         image(5, stamps(6)[5]),
     ]
     return write(path, [("/image", stamps(6)[n], each) for n, each in enumerate(messages)])
+
+
+def report(drops):
+    """A node's diagnostics, with this many images dropped."""
+    kind = "diagnostic_msgs/msg/DiagnosticArray"
+    counted = types.message(
+        "diagnostic_msgs/msg/KeyValue", key="dropped: decode", value=str(drops)
+    )
+    stream = types.message(
+        "diagnostic_msgs/msg/DiagnosticStatus", level=0, name="efv2_classifier: stream",
+        message="", hardware_id="", values=[counted],
+    )  # fmt: skip
+    return "/diagnostics", START, (kind, serialize(kind, header=header(START), status=[stream]))
+
+
+@pytest.mark.parametrize(
+    ("order", "lost"), [("5r7", {"decode": 2}), ("r57", {"decode": 7}), ("5r5", {})]
+)
+def test_what_a_node_had_dropped_before_its_first_result_is_of_another_run(tmp_path, order, lost):
+    kind = "vision_msgs/msg/Classification"
+    result = kind, serialize(kind, header=header(START), results=[])
+    messages = [
+        (f"{NODE}/classification", START, result) if each == "r" else report(int(each))
+        for each in order
+    ]
+    assert read_run(write(tmp_path / "bag", messages)).lost == lost
 
 
 def test_what_cannot_be_classified_is_dropped_with_its_cause(tmp_path, classifier):
