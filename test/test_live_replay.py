@@ -97,8 +97,8 @@ class Play:
         self._process.kill()
         self._process.wait()
 
-    def interrupt(self):
-        self._process.send_signal(signal.SIGINT)
+    def send(self, number):
+        self._process.send_signal(number)
 
     @property
     def running(self):
@@ -464,7 +464,8 @@ def test_images_of_one_camera_of_two_are_waited_for(start, model_file, tmp_path)
 
 
 @pytest.mark.e2e
-def test_ctrl_c_leaves_a_bag_of_what_came(start, model_file, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_leaves_a_bag_of_what_came(start, model_file, tmp_path, number):
     bag = make(tmp_path / "bag", map(picture, range(200)))
     process, talker = start(
         {"model_path": model_file, "queue_policy": "all"},
@@ -475,7 +476,7 @@ def test_ctrl_c_leaves_a_bag_of_what_came(start, model_file, tmp_path):
         "--results", tmp_path / "out",
     ) as running:  # fmt: skip
         assert talker.wait_for_results(3, SOON)
-        running.interrupt()
+        running.send(number)
         status, _, error = running.end()
     assert status == 1
     assert error == "interrupted: the results are those until then\n"
@@ -682,8 +683,13 @@ def test_what_ros2_bag_play_plays_is_recorded(start, model_file, tmp_path):
         environment=ros2_on_path(tmp_path / "bin"),
     )  # fmt: skip
     assert (status, error) == (0, "")
+    assert "60 messages in" in out
     assert f"{name}: 59 classified, 1 dropped (1 encoding)\n" in out
     assert_same(read_run(tmp_path / "out"), run_offline(bag, model_file))
+    with Bag(tmp_path / "out") as recorded:
+        times = [each.log_time for each in recorded.messages(recorded.topics)]
+    # What came before the first /clock has its time.
+    assert START + DELAY <= min(times) < max(times) <= stamps(60)[-1] + DELAY
 
 
 @pytest.mark.e2e

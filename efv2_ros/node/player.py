@@ -87,7 +87,6 @@ class Player:
         self._publishers = {offer.topic.name: self._publisher(offer) for offer in offers}
         first = messages.first()
         self._time = self._next = first.log_time if first is not None else 0
-        self._running = False
         self._clock = None
         if clock_rate:
             self._clock = spinner.node.create_publisher(ClockMessage, CLOCK, 10)
@@ -117,16 +116,12 @@ class Player:
             BagError: The bag cannot be read on.
         """
         self._schedule.start(self._time, time.monotonic())
-        self._running = True
-        try:
-            while not self._messages.ended:
-                message = self._messages.take(_READING)
-                self._spinner.once()
-                if message is not None:
-                    self._play(message, gate)
-                    progress(self.sent.total())
-        finally:
-            self._running = False
+        while not self._messages.ended:
+            message = self._messages.take(_READING)
+            self._spinner.once()
+            if message is not None:
+                self._play(message, gate)
+                progress(self.sent.total())
         end = time.monotonic() + _ACKNOWLEDGEMENT
         for publisher in self._publishers.values():
             publisher.wait_for_all_acked(Duration(seconds=max(0.0, end - time.monotonic())))
@@ -163,9 +158,8 @@ class Player:
 
     def _tick(self) -> None:
         """Publish the time as it is by now, but never that of a message before the message."""
-        if self._running:
-            now = self._schedule.log_time(time.monotonic())
-            self._time = max(self._time, min(now, self._next))
+        now = self._schedule.log_time(time.monotonic())
+        self._time = max(self._time, min(now, self._next))
         self._publish_time()
 
     def _publish_time(self) -> None:
