@@ -6,6 +6,7 @@ import math
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from rich.markup import escape
 
 from efv2_ros.cli_options import ros_is_missing
 from efv2_ros.console import image_bar, latency_table, messages, output
+from efv2_ros.replay.results import NODE, read_run
 from efv2_ros.replay.run import Run, RunError, write_jsonl
 from efv2_ros.replay.types import BagError
 
@@ -102,7 +104,7 @@ class _Remapping(click.ParamType):  # type: ignore[type-arg]
 @click.option(
     "--classifier",
     metavar="NAME",
-    default="/efv2_classifier",
+    default=NODE,
     show_default=True,
     help="Full name of the classifier that is listened to.",
 )
@@ -152,7 +154,8 @@ def play(
     all subscribers. Of a damaged bag, what can be read is played; the exit status is 1 then.
 
     With --wait-for-results or --results, what the classifier makes of the images is followed to
-    the last one.
+    the last one. Where images go as fast as their results come, simulated time jumps from message
+    to message, and the latency end_to_end means nothing.
     """
     if wait_for_results and player == "ros2":
         raise click.UsageError("ros2 bag play cannot wait for results: leave one of them out")
@@ -183,10 +186,7 @@ def play(
 
 def _play(bag: Path, options: PlayOptions, *, timings: bool) -> tuple[Played, Run | None]:
     """What came of it, and the results where they are recorded."""
-    from dataclasses import replace
-
     from efv2_ros.node import live
-    from efv2_ros.replay.results import read_run
 
     out = options.results
     unit = "messages" if options.player == "efv2" else "results"

@@ -121,15 +121,14 @@ class ResultGate:
     def admit(self) -> None:
         """See `Gate.admit`."""
         while not self._flow.has_room:
-            before = self._flow.answered
-            if not self._is_answered(before):
+            if not self._advances(self._flow.answered):
                 raise PlayError(self._silence())
 
     def sent(self, stamp: int | None) -> None:
         """See `Gate.sent`."""
         self._flow.sent(stamp)
 
-    def _is_answered(self, before: int) -> bool:
+    def _advances(self, before: int) -> bool:
         """Whether more than `before` are answered in time."""
         return self._spinner.until(lambda: self._flow.answered > before, self._timeout)
 
@@ -142,7 +141,10 @@ class ResultGate:
         image = "an image whose stamp cannot be read"
         if stamp is not None:
             image = f"the image stamped {stamp // 10**9}.{stamp % 10**9:09d}"
-        return f"{self._recorder.classifier} gave no result for {image} in {self._timeout:g} s"
+        return (
+            f"{self._recorder.classifier} gave no result for {image} in {self._timeout:g} s, nor "
+            "did it report another dropped image"
+        )
 
 
 class Session:
