@@ -14,7 +14,7 @@ import click
 from rich.markup import escape
 
 from efv2_ros.cli_options import ros_is_missing
-from efv2_ros.console import image_bar, latency_table, messages, output
+from efv2_ros.console import INTERRUPTED, image_bar, latency_table, messages, output
 from efv2_ros.replay.results import NODE, read_run
 from efv2_ros.replay.run import Run, RunError, write_jsonl
 from efv2_ros.replay.types import BagError
@@ -178,8 +178,13 @@ def play(
         player=player,
         **options,
     )
-    played, run = _play(bag, how, timings=timings)
+    try:
+        played, run = _play(bag, how, timings=timings)
+    except KeyboardInterrupt:  # before anything was played
+        sys.exit(INTERRUPTED)
     _summarize(played, run, how.classifier)
+    if played.interrupted:
+        sys.exit(INTERRUPTED)
     if played.problems:
         sys.exit(1)
 
@@ -190,7 +195,7 @@ def _play(bag: Path, options: PlayOptions, *, timings: bool) -> tuple[Played, Ru
 
     out = options.results
     unit = "messages" if options.player == "efv2" else "results"
-    with tempfile.TemporaryDirectory(prefix="efv2_play_") as folder, image_bar(unit) as bars:
+    with tempfile.TemporaryDirectory(prefix="efv2_play_") as folder, image_bar(unit=unit) as bars:
         recorded = Path(folder, "results") if out and out.suffix == ".jsonl" else out
 
         def bar(total: int) -> Callable[[int], None]:

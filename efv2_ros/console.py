@@ -78,8 +78,8 @@ def image_bar(*more: ProgressColumn, unit: str = "images") -> Progress:
         unit: What is counted instead.
     """
     return Progress(
-        TextColumn("{task.description}"), BarColumn(), _Counted(unit), TimeRemainingColumn(), *more,
-        console=messages, disable=not messages.is_terminal,
+        TextColumn("{task.description}"), BarColumn(), _Counted(unit), TimeRemainingColumn(),
+        *more, console=messages, disable=not messages.is_terminal,
     )  # fmt: skip
 
 

@@ -479,7 +479,7 @@ def test_ctrl_c_leaves_a_bag_of_what_came(start, model_file, tmp_path, number):
         assert talker.wait_for_results(3, SOON)
         running.send(number)
         status, _, error = running.end()
-    assert status == 1
+    assert status == 130
     assert error == "interrupted: the results are those until then\n"
     expected = run_offline(bag, model_file).frames
     run = read_run(tmp_path / "out")

@@ -41,6 +41,11 @@ def test_what_ids_mean_comes_before_the_first_result(node, tmp_path, photos, mon
     assert published == [*first, *every, *every] * 2
 
 
+def test_where_every_result_matters_more_of_them_are_kept(node):
+    depths = [Outputs(node, every=every)._classification.qos_profile.depth for every in (0, 1)]
+    assert depths == [10, 1000]
+
+
 def test_nothing_is_drawn_while_nobody_looks(node, tmp_path, photos, monkeypatch):
     def draw(*_):
         raise AssertionError("drawn for nobody")

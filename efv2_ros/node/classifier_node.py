@@ -101,7 +101,7 @@ class ClassifierNode(LifecycleNode):
                 dropped=lambda _, cause: self._statistics.dropped(cause),
                 progress=DownloadLog(self.get_logger()),
             )
-            self._outputs = Outputs(self)
+            self._outputs = Outputs(self, every=self._settings.queue_policy == "all")
         except Exception as error:  # rclpy would swallow it without a word
             self._release()
             self._model_status.problem = str(error)

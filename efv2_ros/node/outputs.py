@@ -18,16 +18,21 @@ from efv2_ros.node.diagnostics import latency_array
 from efv2_ros.vision.annotate import BgrConverter, annotate
 from efv2_ros.vision.frame import Frame, Header
 
-_EVERY = 100
-"""Messages kept until all have them: a recorder that is held up for a while misses none."""
+_FEW, _ALL = 10, 1000
+"""Messages kept for who is slow: so few that what comes is new, or so many that none is missed."""
 
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 class Outputs:
-    """The node's lifecycle publishers. Threads may call it, `publish` one at a time."""
+    """The node's lifecycle publishers. Threads may call it, `publish` one at a time.
 
-    def __init__(self, node: LifecycleNode) -> None:
+    Args:
+        node: The node.
+        every: Whether every result matters, as those of a bag's images, or the newest.
+    """
+
+    def __init__(self, node: LifecycleNode, *, every: bool = False) -> None:
         self._node = node
         self._publishers: list[LifecyclePublisher] = []
         self._result = messages.ClassificationMessage()
@@ -37,10 +42,12 @@ class Outputs:
         self._labels_version = 0
         self._announcing = threading.Lock()
         try:
-            self._classification = self._create(Classification, "classification", _EVERY)
+            self._classification = self._create(
+                Classification, "classification", _ALL if every else _FEW
+            )
             self._vision_info = self._create(VisionInfo, "vision_info", _LATCHED)
             self._label_info = self._create(LabelInfo, "label_info", _LATCHED)
-            self._latency = self._create(DiagnosticArray, "latency", _EVERY)
+            self._latency = self._create(DiagnosticArray, "latency", _ALL)
             self._annotated = self._create(Image, "image_annotated", qos_profile_sensor_data)
         except BaseException:
             self.destroy()

@@ -78,6 +78,7 @@ class Played:
         behind: The most seconds by which a message was late.
         counts: What the classifier made of the images; None without one.
         problems: What went wrong, a sentence each.
+        interrupted: Whether Ctrl-C ended it.
     """
 
     messages: int = 0
@@ -86,6 +87,7 @@ class Played:
     behind: float = 0.0
     counts: Counts | None = None
     problems: list[str] = field(default_factory=list)
+    interrupted: bool = False
 
 
 class Source(Protocol):
@@ -220,6 +222,7 @@ class Session:
         except KeyboardInterrupt:
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, signal.SIG_IGN)  # the bag must be closed
+            played.interrupted = True
             played.problems.append("interrupted: the results are those until then")
         except (PlayError, BagError) as error:
             played.problems.append(str(error))
