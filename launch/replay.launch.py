@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def bag_arguments() -> list[DeclareLaunchArgument]:
         ),
         DeclareLaunchArgument(
             "out",
-            default_value="",
+            default_value=time.strftime("efv2_results_%Y_%m_%d-%H_%M_%S"),
             description="Where to record the results: a new folder for a bag, or FILE.jsonl; "
             "empty: only the summary is shown",
         ),

@@ -317,11 +317,11 @@ def images(count, topic="/lens/image"):
     ]
 
 
-def replayed(environment, *arguments):
-    """Replay to the end; the exit status and the output."""
+def replayed(environment, *arguments, folder=None):
+    """Replay to the end, in a folder; the exit status and the output."""
     result = subprocess.run(
         [*REPLAY, *map(str, arguments)], env=environment, capture_output=True, text=True,
-        timeout=SOON, check=False,
+        timeout=SOON, check=False, cwd=folder,
     )  # fmt: skip
     return result.returncode, result.stdout + result.stderr
 
@@ -361,6 +361,18 @@ def test_a_bag_is_replayed_and_all_ends(environment, tmp_path, player):
     assert run.info["view"] == expected.info["view"]
     ends = [frame.milliseconds["end_to_end"] for frame in run.frames]  # by the bag's time
     assert PERIOD / 1e6 <= min(ends) <= max(ends) < 60_000
+
+
+@pytest.mark.e2e
+def test_results_are_recorded_even_where_nobody_says_where(environment, tmp_path):
+    bag = write(tmp_path / "bag", images(5))
+    projection(tmp_path / "model.onnx")
+    status, output = replayed(
+        environment, "bag:=bag", "model_path:=model.onnx", "player:=efv2", folder=bag.parent
+    )
+    assert status == 0, output
+    (out,) = tmp_path.glob("efv2_results_*")
+    assert len(read_run(out).frames) == 5
 
 
 @pytest.mark.e2e

@@ -261,6 +261,8 @@ def test_a_file_that_is_no_run(tmp_path, text, sentence):
 def test_no_file_at_all(tmp_path):
     with pytest.raises(RunError, match="cannot read"):
         read_jsonl(tmp_path / "gone.jsonl")
+    with pytest.raises(RunError, match="there is no run"):
+        read_run(tmp_path / "gone")
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(RunError, match="cannot read"):
         read_jsonl(tmp_path / "binary")

@@ -122,6 +122,8 @@ def read_run(path: Path) -> Run:
         RunError: It is neither.
         BagError: The bag cannot be read.
     """
+    if not path.exists():
+        raise RunError(f"there is no run {path}")
     if path.is_file() and path.suffix not in (".mcap", ".db3", ".zstd"):
         return read_jsonl(path)
     with Bag(path) as bag:
