@@ -24,7 +24,7 @@ from efv2_ros.replay.run import read_jsonl
 from efv2_ros.replay.types import serialize
 from efv2_ros.replay.writer import BagWriter
 
-SOON = 60.0  # seconds: only reached when something is broken
+SOON = 120.0  # seconds: only reached when something is broken
 SIZE = {"height": 64, "width": 96, "step": 288}
 DELAY = 2 * PERIOD
 """From stamp to log time: at any time, images are older than the newest `/clock`."""

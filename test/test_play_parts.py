@@ -69,37 +69,53 @@ def test_a_result_makes_room():
     assert (len(flow), flow.oldest) == (0, None)
 
 
-def test_a_drop_is_known_from_the_counts_alone():
+def test_a_drop_is_known_from_the_counts():
     flow = InFlight(1)
     flow.sent(10)
-    flow.counted(classified=0, dropped=1)
+    flow.counted(1)
     assert flow.has_room
     flow.sent(11)
-    flow.counted(classified=0, dropped=1)  # the same report once more
+    flow.counted(1)  # the same report once more
     assert (flow.has_room, flow.oldest) == (False, 11)
     flow.result(11)
-    flow.counted(classified=1, dropped=1)  # what is counted as classified has its result
+    assert flow.has_room
     flow.sent(None)
+    flow.counted(2)
     assert (flow.has_room, flow.oldest, flow.answered) == (False, None, 2)
 
 
-def test_a_result_that_got_lost_is_known_from_the_counts_too():
+def test_a_drop_is_known_from_the_result_of_a_later_image():
+    flow = InFlight(3)
+    for stamp in (10, None, 12):
+        flow.sent(stamp)
+    flow.result(12)
+    assert len(flow) == 0
+    flow.counted(1)  # a report that was on its way for long
+    assert len(flow) == 0
+
+
+def test_a_result_that_got_lost_holds_nothing_up():
     flow = InFlight(1)
     flow.sent(10)
-    flow.counted(classified=1, dropped=0)
+    flow.counted(1)
     assert flow.has_room
+    for stamp in range(11, 20):
+        flow.sent(stamp)
+        assert not flow.has_room
+        flow.result(stamp)
+        assert flow.has_room
 
 
 def test_a_result_may_come_after_the_count_of_it():
     flow = InFlight(1)
     for stamp in range(10):
         flow.sent(stamp)
-        flow.counted(classified=stamp + 1, dropped=0)
+        flow.counted(stamp + 1)
         assert flow.has_room
     flow.sent(10)
     for stamp in range(10):
         flow.result(stamp)
-        assert not flow.has_room
+        assert (flow.has_room, flow.oldest) == (False, 10)
     flow.result(10)
     assert flow.has_room
 
@@ -111,6 +127,18 @@ def test_images_of_one_stamp_each_need_a_result():
     flow.result(7)
     flow.result(7)
     assert len(flow) == 1
+
+
+def test_images_that_are_dropped_in_a_row_take_no_memory():
+    flow = InFlight(1)
+    for number in range(5000):
+        flow.sent(number)
+        flow.counted(number + 1)
+    assert len(flow._unanswered) <= 1001
+    flow.sent(5000)
+    flow.result(5000)
+    assert flow.has_room
+    assert not flow._unanswered
 
 
 # Reading ahead

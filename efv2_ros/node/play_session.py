@@ -136,7 +136,7 @@ class ResultGate:
 
     def _on_report(self) -> None:
         counts = self._recorder.counts
-        self._flow.counted(counts.classified, counts.dropped)
+        self._flow.counted(counts.classified + counts.dropped)
 
     def _silence(self) -> str:
         stamp = self._flow.oldest
