@@ -258,6 +258,32 @@ def ears(ros):
     ears.spinner.close()
 
 
+def test_images_are_let_through_by_results_and_by_reports(ears):
+    from types import SimpleNamespace
+
+    from efv2_ros.node.play_session import PlayOptions, ResultGate
+    from efv2_ros.node.player import PlayError
+    from efv2_ros.node.recorder import Counts
+
+    recorder = SimpleNamespace(classifier="/eye", counts=Counts())
+    options = PlayOptions(in_flight=1, result_timeout=0.0)
+    gate = ResultGate(ears.spinner, recorder, ["/lens/image"], options)
+    gate.admit()
+    gate.sent(2_000_000_005)
+    with pytest.raises(
+        PlayError, match=r"^/eye gave no result for the image stamped 2.000000005 "
+    ):
+        gate.admit()
+    recorder.on_result(2_000_000_005)
+    gate.admit()
+    gate.sent(None)
+    with pytest.raises(PlayError, match="no result for an image whose stamp cannot be read in 0"):
+        gate.admit()
+    recorder.counts = Counts(2, 1, {"message": 1})
+    recorder.on_report()
+    gate.admit()
+
+
 class SlowGate:
     """Lets images of one topic through, each after a hundred seconds of the player's clock."""
 

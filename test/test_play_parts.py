@@ -129,6 +129,18 @@ def test_images_of_one_stamp_each_need_a_result():
     assert len(flow) == 1
 
 
+def test_a_stamp_may_come_again():
+    flow = InFlight(1)
+    flow.sent(7)
+    flow.counted(1)  # it was dropped
+    flow.sent(8)
+    flow.result(8)
+    flow.sent(7)
+    assert not flow.has_room
+    flow.result(7)
+    assert flow.has_room
+
+
 def test_images_that_are_dropped_in_a_row_take_no_memory():
     flow = InFlight(1)
     for number in range(5000):
