@@ -15,6 +15,7 @@ from rich.markup import escape
 
 from efv2_ros.cli_options import ros_is_missing
 from efv2_ros.console import INTERRUPTED, image_bar, latency_table, messages, output
+from efv2_ros.latency import END_TO_END
 from efv2_ros.replay.results import NODE, read_run
 from efv2_ros.replay.run import Run, RunError, write_jsonl
 from efv2_ros.replay.types import BagError
@@ -154,8 +155,8 @@ def play(
     all subscribers. Of a damaged bag, what can be read is played; the exit status is 1 then.
 
     With --wait-for-results or --results, what the classifier makes of the images is followed to
-    the last one. Where images go as fast as their results come, simulated time jumps from message
-    to message, and the latency end_to_end means nothing.
+    the last one. The latency end_to_end is by the classifier's clock: under --clock no finer than
+    --clock-rate, and nothing where images go as fast as their results come.
     """
     if wait_for_results and player == "ros2":
         raise click.UsageError("ros2 bag play cannot wait for results: leave one of them out")
@@ -182,7 +183,7 @@ def play(
         played, run = _play(bag, how, timings=timings)
     except KeyboardInterrupt:  # before anything was played
         sys.exit(INTERRUPTED)
-    _summarize(played, run, how.classifier)
+    _summarize(played, run, how)
     if played.interrupted:
         sys.exit(INTERRUPTED)
     if played.problems:
@@ -218,8 +219,11 @@ def _play(bag: Path, options: PlayOptions, *, timings: bool) -> tuple[Played, Ru
         return played, run
 
 
-def _summarize(played: Played, run: Run | None, classifier: str) -> None:
-    if run is not None and (stages := run.stages()):
+def _summarize(played: Played, run: Run | None, options: PlayOptions) -> None:
+    stages = run.stages() if run is not None else {}
+    if options.clock_rate and math.isinf(options.rate):
+        stages.pop(END_TO_END, None)  # by a clock that stands still
+    if stages:
         output.print(latency_table(stages))
     counts = played.counts
     late = f", up to {played.behind:.2f} s behind schedule" if played.behind >= _LATE else ""
@@ -233,7 +237,7 @@ def _summarize(played: Played, run: Run | None, classifier: str) -> None:
         causes = ", ".join(f"{count} {cause}" for cause, count in sorted(counts.drops.items()))
         lost = played.images - counts.received
         output.print(
-            f"{escape(classifier)}: {counts.classified} classified, {counts.dropped} dropped"
+            f"{escape(options.classifier)}: {counts.classified} classified, {counts.dropped} dropped"
             f"{f' ({causes})' if causes else ''}{f', {lost} never arrived' if lost > 0 else ''}",
             soft_wrap=True,
         )
