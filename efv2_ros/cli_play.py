@@ -237,8 +237,9 @@ def _summarize(played: Played, run: Run | None, options: PlayOptions) -> None:
         causes = ", ".join(f"{count} {cause}" for cause, count in sorted(counts.drops.items()))
         lost = played.images - counts.received
         output.print(
-            f"{escape(options.classifier)}: {counts.classified} classified, {counts.dropped} dropped"
-            f"{f' ({causes})' if causes else ''}{f', {lost} never arrived' if lost > 0 else ''}",
+            f"{escape(options.classifier)}: {counts.classified} classified, "
+            f"{counts.dropped} dropped{f' ({causes})' if causes else ''}"
+            f"{f', {lost} never arrived' if lost > 0 else ''}",
             soft_wrap=True,
         )
     for problem in played.problems:
