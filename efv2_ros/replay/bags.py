@@ -106,7 +106,7 @@ class Bag:
         if not self._readers:
             yield from self._salvaged(topics, Counter())
             return
-        seen: Counter[tuple[str, int, bytes]] = Counter()
+        seen: Counter[int] = Counter()
         try:
             for message in self._read(topics):
                 seen[_identity(message)] += 1
@@ -232,9 +232,7 @@ class Bag:
             reasons = "; ".join(self.problems) or "it holds no storage file"
             raise BagError(f"nothing of {self.path} can be read: {reasons}")
 
-    def _salvaged(
-        self, topics: Collection[str] | None, seen: Counter[tuple[str, int, bytes]]
-    ) -> Iterator[Message]:
+    def _salvaged(self, topics: Collection[str] | None, seen: Counter[int]) -> Iterator[Message]:
         """What can be read of all files, but for what was `seen` already."""
         for file in self._files():
             for message in salvage(self._unpacked(file), self._note):
@@ -278,6 +276,6 @@ def _has_journal(file: Path) -> bool:
     return journal.exists() and journal.stat().st_size > 0
 
 
-def _identity(message: Message) -> tuple[str, int, bytes]:
+def _identity(message: Message) -> int:
     """What tells a message from others; its first bytes hold its own stamp."""
-    return message.topic, message.log_time, message.data[:64]
+    return hash((message.topic, message.log_time, message.data[:64]))  # millions are kept
