@@ -216,4 +216,4 @@ def _show(comparison: Comparison, golden: Path, console: Console) -> None:
     for key, kind, text in differences[:_LISTED]:
         console.print(f"  {key}  [bold]{kind}[/bold]  {escape(text)}", soft_wrap=True)
     if len(differences) > _LISTED:
-        console.print(f"  ... and {len(differences) - _LISTED} more")
+        console.print(f"  ... and {len(differences) - _LISTED} more; --junit lists all of them")
