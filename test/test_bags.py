@@ -178,6 +178,36 @@ def test_several_files_come_in_the_order_of_their_numbers(tmp_path):
     assert any("bag_9.mcap" in problem for problem in problems)
 
 
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_a_description_that_tells_another_qos_costs_nothing(tmp_path, storage):
+    path = make(tmp_path / "bag", 4, storage=storage)
+    description = (path / "metadata.yaml").read_text()
+    assert "depth: 10" in description
+    (path / "metadata.yaml").write_text(description.replace("depth: 10", "depth: 7"))
+    assert read(path) == (stamps(4), [])
+    with Bag(path) as bag:
+        assert bag.image_topic().qos[0].depth == 10
+
+
+def test_qos_that_only_the_description_tells(tmp_path):
+    path = make(tmp_path / "bag", 2, storage="sqlite3")
+    with sqlite3.connect(storage_file(path)) as database:
+        database.execute("UPDATE topics SET offered_qos_profiles = ''")
+    database.close()
+    with Bag(path) as bag:
+        assert bag.image_topic().qos[0].depth == 10
+    description = (path / "metadata.yaml").read_text()
+    (path / "metadata.yaml").write_text(description.replace("depth:", "breadth:"))
+    with Bag(path) as bag:
+        assert bag.image_topic().qos == ()
+
+
+def test_a_description_that_cannot_be_read_is_as_none(tmp_path):
+    path = make(tmp_path / "bag", 4)
+    (path / "metadata.yaml").write_text("rosbag2_bagfile_information: [")
+    assert read(path) == (stamps(4), [])
+
+
 def test_a_missing_part_is_a_problem(tmp_path):
     path = make(tmp_path / "bag", 3)
     description = (path / "metadata.yaml").read_text()

@@ -6,13 +6,13 @@ import json
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Collection, Generator, Iterator
+from collections.abc import Collection, Generator, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml  # type: ignore[import-untyped]
 
@@ -74,7 +74,8 @@ class Bag:
         self.topics: dict[str, Topic] = {}
         self.problems: list[str] = []
         self._resources = ExitStack()
-        self._readers: list[Any] = []
+        self._parts: list[_Part] = []
+        self._description = _described(path)
         if not path.exists():
             raise BagError(f"there is no bag {path}")
         try:
@@ -101,21 +102,10 @@ class Bag:
     def messages(self, topics: Collection[str]) -> Generator[Message, None, None]:
         """The messages of these topics, in the order in which they were recorded.
 
-        Of a damaged bag, what can be read, in the order of its files; `problems` grows meanwhile.
+        Of a damaged file, what can be read, in the order of the file; `problems` grows meanwhile.
         """
-        if not self._readers:
-            yield from self._salvaged(topics, Counter())
-            return
-        seen: Counter[int] = Counter()
-        try:
-            for message in self._read(topics):
-                seen[_identity(message)] += 1
-                yield message
-        except GeneratorExit:
-            raise
-        except Exception as error:  # whatever the damaged bytes make rosbags do
-            self._note(f"{self.path} is damaged ({str(error) or type(error).__name__})")
-            yield from self._salvaged(topics, seen)
+        for part in self._parts:
+            yield from self._messages(part, topics)
 
     def image_topic(self, name: str = "") -> Topic:
         """The topic of images.
@@ -158,60 +148,41 @@ class Bag:
     def info(self) -> dict[str, Any]:
         """What `BagWriter.describe` kept; empty for a bag that was not written here."""
         try:
-            document = yaml.safe_load((self.path / "metadata.yaml").read_text(encoding="utf-8"))
-            info = json.loads(document["rosbag2_bagfile_information"]["custom_data"][INFO])
-        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+            info = json.loads(self._description["custom_data"][INFO])
+        except (ValueError, KeyError, TypeError):
             return {}
         return dict(info) if isinstance(info, dict) else {}
 
-    # Whole bags
+    # Files, each by itself: rosbags, when it reads a folder, leaves out the messages of topics of
+    # which metadata.yaml tells another QoS than the file does.
 
     def _open(self) -> None:
-        # With a journal the recorder was killed, and rosbags would not see the journal's part.
-        if any(map(_has_journal, self._files())) or not self._open_whole():
-            self._survey()
-            return
-        counts: Counter[str] = Counter()
-        for reader in self._readers:
-            for connection in reader.connections:
-                counts[connection.topic] += connection.msgcount
-                self.topics[connection.topic] = Topic(
-                    connection.topic,
-                    connection.msgtype,
-                    counts[connection.topic],
-                    tuple(connection.ext.offered_qos_profiles),
+        described = _described_qos(self._description)
+        for file in self._files():
+            part = self._part(file)
+            self._parts.append(part)
+            for topic in self._topics_of(part):
+                known = self.topics.get(topic.name, replace(topic, count=0))
+                self.topics[topic.name] = replace(
+                    known,
+                    count=known.count + topic.count,
+                    qos=known.qos or topic.qos or described.get(topic.name, ()),
                 )
-
-    def _open_whole(self) -> bool:
-        from rosbags.rosbag2 import Reader
-
-        # Without metadata.yaml recording was killed, but each file may still be whole.
-        described = (self.path / "metadata.yaml").exists()
-        try:
-            for each in [self.path] if described else self._files():
-                reader = Reader(self._unpacked(each))
-                reader.open()
-                self._resources.callback(reader.close)
-                self._readers.append(reader)
-        except Exception as error:  # whatever the damaged bytes make rosbags do
-            self._readers.clear()
-            self._note(f"{self.path} is damaged ({str(error) or type(error).__name__})")
-        return bool(self._readers)
-
-    def _read(self, topics: Collection[str]) -> Iterator[Message]:
-        for reader in self._readers:
-            wanted = [each for each in reader.connections if each.topic in topics]
-            if wanted:
-                for connection, log_time, data in reader.messages(wanted):
-                    message = Message(connection.topic, connection.msgtype, log_time, data)
-                    yield decompressed(message)  # rosbags does it only with metadata.yaml
-
-    # Damaged ones
+        if not self._parts or (self.problems and not self.topics):
+            reasons = "; ".join(self.problems) or "it holds no storage file"
+            raise BagError(f"nothing of {self.path} can be read: {reasons}")
 
     def _files(self) -> list[Path]:
-        """The storage files, in the order of their numbers."""
+        """The storage files, in the order in which they were recorded."""
         if not self.path.is_dir():
             return [self.path]
+        listed = _listed_files(self.path, self._description)
+        for file in listed:
+            if not file.exists():
+                self._note(f"{self.path} lacks {file.name}, which is part of it")
+        if listed:
+            return [file for file in listed if file.exists()]
+        # Recording was killed before it could describe itself.
         files = [
             file
             for file in self.path.iterdir()
@@ -220,29 +191,21 @@ class Bag:
         ]
         return sorted(files, key=lambda file: [*map(int, re.findall(r"\d+", file.name))])
 
-    def _survey(self) -> None:
-        """Find out by reading what topics there are, and how much of each."""
-        counts: Counter[str] = Counter()
-        for message in self._salvaged(None, Counter()):
-            counts[message.topic] += 1
-            self.topics[message.topic] = Topic(
-                message.topic, message.type_name, counts[message.topic]
-            )
-        if not self.topics:
-            reasons = "; ".join(self.problems) or "it holds no storage file"
-            raise BagError(f"nothing of {self.path} can be read: {reasons}")
+    def _part(self, file: Path) -> _Part:
+        """A file, opened by rosbags if it is whole."""
+        from rosbags.rosbag2 import Reader
 
-    def _salvaged(self, topics: Collection[str] | None, seen: Counter[int]) -> Iterator[Message]:
-        """What can be read of all files, but for what was `seen` already."""
-        for file in self._files():
-            for message in salvage(self._unpacked(file), self._note):
-                if topics is not None and message.topic not in topics:
-                    continue
-                identity = _identity(message)
-                if seen[identity] > 0:
-                    seen[identity] -= 1
-                else:
-                    yield message
+        file = self._unpacked(file)
+        if _has_journal(file):  # the recorder was killed, and rosbags does not see the journal
+            return _Part(file)
+        try:
+            reader = Reader(file)
+            reader.open()
+        except Exception as error:  # whatever the damaged bytes make rosbags do
+            self._note(f"{file.name} is damaged ({str(error) or type(error).__name__})")
+            return _Part(file)
+        self._resources.callback(reader.close)
+        return _Part(file, reader)
 
     def _unpacked(self, file: Path) -> Path:
         """The file, or what was compressed as a whole, in a temporary one."""
@@ -252,9 +215,46 @@ class Bag:
         unpack(file, Path(folder, file.stem), self._note)
         return Path(folder, file.stem)
 
+    def _topics_of(self, part: _Part) -> list[Topic]:
+        if part.reader is None:
+            kinds = Counter(
+                (each.topic, each.type_name) for each in salvage(part.file, self._note)
+            )
+            return [Topic(*kind, count) for kind, count in kinds.items()]
+        return [
+            Topic(each.topic, each.msgtype, each.msgcount, tuple(each.ext.offered_qos_profiles))
+            for each in part.reader.connections
+        ]
+
+    def _messages(self, part: _Part, topics: Collection[str]) -> Iterator[Message]:
+        seen: Counter[int] = Counter()
+        if part.reader is not None:
+            try:
+                for message in _read(part.reader, topics):
+                    seen[_identity(message)] += 1
+                    yield message
+                return
+            except Exception as error:  # whatever the damaged bytes make rosbags do
+                self._note(f"{part.file.name} is damaged ({str(error) or type(error).__name__})")
+        for message in salvage(part.file, self._note):
+            identity = _identity(message)
+            if message.topic not in topics:
+                continue
+            if seen[identity] > 0:
+                seen[identity] -= 1
+            else:
+                yield message
+
     def _note(self, problem: str) -> None:
         if problem not in self.problems:
             self.problems.append(problem)
+
+
+class _Part(NamedTuple):
+    """A storage file, and what reads it; None where it is not whole."""
+
+    file: Path
+    reader: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +268,43 @@ class Unreadable:
 
     header: Header
     error: FrameError
+
+
+def _described(folder: Path) -> Mapping[str, Any]:
+    """What a bag says of itself; nothing where that cannot be read."""
+    try:
+        document = yaml.safe_load((folder / "metadata.yaml").read_text(encoding="utf-8"))
+        return dict(document["rosbag2_bagfile_information"])
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return {}
+
+
+def _listed_files(folder: Path, description: Mapping[str, Any]) -> list[Path]:
+    """The files that a bag says it has."""
+    try:
+        # Early bags name files by the path that they had when they were recorded.
+        return [folder / PurePosixPath(name).name for name in description["relative_file_paths"]]
+    except (KeyError, TypeError):
+        return []
+
+
+def _described_qos(description: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
+    """The QoS of topics as a bag tells it; the files of early bags do not."""
+    from rosbags.rosbag2.metadata import parse_qos
+
+    try:
+        topics = [each["topic_metadata"] for each in description["topics_with_message_count"]]
+        return {each["name"]: tuple(parse_qos(each["offered_qos_profiles"])) for each in topics}
+    except Exception:  # it is only needed to play a topic as it was
+        return {}
+
+
+def _read(reader: Any, topics: Collection[str]) -> Iterator[Message]:
+    """The messages of a whole file, by their time."""
+    wanted = [each for each in reader.connections if each.topic in topics]
+    if wanted:
+        for connection, log_time, data in reader.messages(wanted):
+            yield decompressed(Message(connection.topic, connection.msgtype, log_time, data))
 
 
 def _has_journal(file: Path) -> bool:
