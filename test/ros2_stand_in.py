@@ -26,8 +26,15 @@ qos = json.load(arguments.qos_profile_overrides_path)
 lossless = all(
     (each["reliability"], each["history"]) == ("reliable", "keep_all") for each in qos.values()
 )
-os.execv(sys.executable, [
-    sys.executable, "-m", "efv2_ros.cli", "play", arguments.bag, "--rate", arguments.rate,
+from efv2_ros.cli import main
+from efv2_ros.node.play_session import Session
+matched = Session.await_subscribers
+def await_subscribers(session):
+    matched(session)
+    session._spinner.until(lambda: False, arguments.delay)  # with /clock running, as ros2's does
+Session.await_subscribers = await_subscribers
+main([
+    "play", arguments.bag, "--rate", arguments.rate,
     *(["--clock", "--clock-rate", arguments.clock] if arguments.clock else []),
     *(["--reliable"] if lossless else []), "--topics", ",".join(arguments.topics),
     *(each for remapped in arguments.remap for each in ("--remap", remapped)),
