@@ -62,16 +62,20 @@ def play(path: Path, options: PlayOptions, *, say: Callable[[str], None], bar: B
 @contextmanager
 def _ros(*, simulated_time: bool) -> Generator[Spinner, None, None]:
     os.environ.update(image_profile(os.environ))
-    # Python's own handler: Ctrl-C ends the playing, not the middleware. What ends a service, too.
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
     try:
         overrides = [Parameter("use_sim_time", value=simulated_time)]
         spinner = Spinner(rclpy.create_node("efv2_play", parameter_overrides=overrides))
+        # Ctrl-C ends the playing, not the middleware; so does what ends a service.
+        before = {
+            number: signal.signal(number, spinner.interrupt)
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
         try:
             yield spinner
         finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
             spinner.close()
     finally:
         rclpy.try_shutdown()

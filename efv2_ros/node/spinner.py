@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -21,6 +22,7 @@ class Spinner:
 
     def __init__(self, node: Node) -> None:
         self.node = node
+        self._interrupted = False
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(node)
 
@@ -29,9 +31,19 @@ class Spinner:
         self._executor.shutdown()
         self.node.destroy_node()
 
+    def interrupt(self, *_: Any) -> None:
+        """Have `once` and `until` raise KeyboardInterrupt; the handler of a signal.
+
+        Raised just where the signal came it may come out of rclpy's C++ as another error. Called
+        again, it is raised there all the same.
+        """
+        if self._interrupted:
+            raise KeyboardInterrupt
+        self._interrupted = True
+
     def once(self) -> None:
         """Handle one thing, if there is one."""
-        self._executor.spin_once(timeout_sec=0.0)
+        self._spin(0.0)
 
     def until(self, condition: Callable[[], bool], timeout: float) -> bool:
         """Handle messages until `condition` holds; False when `timeout` seconds are over."""
@@ -40,5 +52,10 @@ class Spinner:
             left = end - time.monotonic()
             if left <= 0:
                 return False
-            self._executor.spin_once(timeout_sec=min(left, _STEP))
+            self._spin(min(left, _STEP))
         return True
+
+    def _spin(self, timeout: float) -> None:
+        if self._interrupted:
+            raise KeyboardInterrupt
+        self._executor.spin_once(timeout_sec=timeout)
