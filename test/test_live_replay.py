@@ -498,6 +498,7 @@ def test_ctrl_c_leaves_a_bag_of_what_came(start, model_file, tmp_path, number):
         {"model_path": model_file, "queue_policy": "all"},
         remappings={"image": "/lens/image"}, wait=False,
     )  # fmt: skip
+    assert talker.spin_until(lambda: talker.vision_info, SOON)  # it hears the node by now
     with Play(
         bag, "--classifier", process.name, "--reliable", "--rate", 0.5, "--clock",
         "--results", tmp_path / "out",
@@ -642,8 +643,9 @@ def test_an_image_without_an_answer_is_named(start, model_file, tmp_path, waits)
         {"model_path": model_file, "queue_policy": "all"},
         remappings={"image": "/lens/image"}, wait=False,
     )  # fmt: skip
+    assert talker.spin_until(lambda: talker.vision_info, SOON)  # it hears the node by now
     with Play(
-        bag, "--classifier", process.name, "--reliable", "--result-timeout", 1, "--rate", 2,
+        bag, "--classifier", process.name, "--reliable", "--result-timeout", 1, "--rate", 0.5,
         "--results", tmp_path / "out", *(["--wait-for-results"] if waits else []),
     ) as running:  # fmt: skip
         assert talker.wait_for_results(3, SOON)
