@@ -28,6 +28,7 @@ from efv2_ros.evaluation.run import TOP, Evaluation, Failure, Progress
 from efv2_ros.evaluation.state import Answer, State, describe
 from efv2_ros.evaluation.tables import tables
 from efv2_ros.evaluation.truth import Truth
+from efv2_ros.pipeline import spare_slots
 from efv2_ros.runtimes.base import RUNTIMES
 
 _STANDARD_OUTPUT = Path("-")
@@ -181,8 +182,7 @@ def _other_request(request: ModelRequest, runtime: str | None, path: str | None)
 @contextmanager
 def _loaded(request: ModelRequest) -> Iterator[Model]:
     with download_bar() as report:
-        # As many images as the pipeline has in preparation, and one that is ready.
-        model = load_model(request, report, spare_slots=request.slots + 1)
+        model = load_model(request, report, spare_slots=spare_slots(request.slots))
     with closing(model):
         yield model
 

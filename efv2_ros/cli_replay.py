@@ -154,13 +154,14 @@ def _run(
     path: Path, topic: str, request: ModelRequest, view: ViewOptions, frame_id: str
 ) -> tuple[Run, list[str]]:
     """The results, and what is wrong with the bag."""
+    from efv2_ros.pipeline import spare_slots
     from efv2_ros.replay.bags import Bag
-    from efv2_ros.replay.offline import SPARE_SLOTS, replay
+    from efv2_ros.replay.offline import replay
 
     with Bag(path) as bag:
         images = bag.image_topic(topic)
         with download_bar() as progress:
-            model = load_model(request, progress, spare_slots=request.slots + SPARE_SLOTS)
+            model = load_model(request, progress, spare_slots=spare_slots(request.slots))
         if model.file.untrained:
             warn_untrained()
         with closing(model), image_bar() as bar:

@@ -15,7 +15,7 @@ from efv2_ros.classifier import (
     load_model,
 )
 from efv2_ros.errors import Efv2Error
-from efv2_ros.pipeline import DropCause, Pipeline, QueuePolicy
+from efv2_ros.pipeline import DropCause, Pipeline, QueuePolicy, spare_slots
 from efv2_ros.vision.frame import Frame
 
 
@@ -92,8 +92,7 @@ class Engine:
         self.classifier.model.close()
 
     def _load(self, request: ModelRequest) -> Model:
-        # As many images as the pipeline has in preparation, and one that is ready.
-        return load_model(request, self._progress, spare_slots=request.slots + 1)
+        return load_model(request, self._progress, spare_slots=spare_slots(request.slots))
 
     def _progress(self, done: int, total: int | None) -> None:
         if self._closing:

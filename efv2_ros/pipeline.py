@@ -23,6 +23,14 @@ QueuePolicy = Literal["latest", "all"]
 DropCause = Literal["superseded", "closed"]
 
 
+def spare_slots(slots: int) -> int:
+    """How many prepared things there may be beyond those that `slots` work on.
+
+    As many as are in preparation at once, and one that is ready.
+    """
+    return slots + 1
+
+
 class Stages(Protocol[Item_contra, Outcome_co]):
     """What is done with an item, in three steps; threads call them side by side."""
 

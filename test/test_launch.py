@@ -28,6 +28,7 @@ from efv2_ros.classifier import Classifier, ModelRequest, ViewOptions, load_mode
 from efv2_ros.node.middleware import VARIABLES
 from efv2_ros.node.parameters import PARAMETERS, Settings
 from efv2_ros.node.session import Listener
+from efv2_ros.pipeline import spare_slots
 from efv2_ros.replay import offline
 from efv2_ros.replay.bags import Bag
 from efv2_ros.replay.results import read_run
@@ -348,7 +349,7 @@ def test_a_bag_is_replayed_and_all_ends(environment, tmp_path, player):
     assert "/front/eye: 39 classified, 1 dropped (1 encoding)" in output
     assert "process has died" not in output
     run = read_run(tmp_path / "out")
-    loaded = load_model(ModelRequest(model_path=str(model)), spare_slots=offline.SPARE_SLOTS)
+    loaded = load_model(ModelRequest(model_path=str(model)), spare_slots=spare_slots(1))
     with Bag(bag) as opened:
         options = ViewOptions(top_k=3)
         expected = offline.replay(opened, opened.image_topic(), Classifier(loaded, options))

@@ -17,6 +17,7 @@ from tiny_models import projection
 from efv2_ros.classifier import Classifier, ModelRequest, load_model
 from efv2_ros.cli import main
 from efv2_ros.latency import END_TO_END, STAGES
+from efv2_ros.pipeline import spare_slots
 from efv2_ros.replay import offline
 from efv2_ros.replay.bags import Bag
 from efv2_ros.replay.results import read_run
@@ -61,7 +62,7 @@ def hbm_1080p(number, stamp):
 
 
 def run_offline(path, model_file, **options):
-    model = load_model(ModelRequest(model_path=model_file), spare_slots=offline.SPARE_SLOTS)
+    model = load_model(ModelRequest(model_path=model_file), spare_slots=spare_slots(1))
     with Bag(path) as bag:
         run = offline.replay(bag, bag.image_topic(), Classifier(model), **options)
     model.close()

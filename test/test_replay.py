@@ -14,6 +14,7 @@ from tiny_models import fails_on_bright, projection
 
 from efv2_ros.classifier import Classifier, ModelRequest, load_model
 from efv2_ros.cli import main
+from efv2_ros.pipeline import spare_slots
 from efv2_ros.replay import offline, types
 from efv2_ros.replay.bags import Bag
 from efv2_ros.replay.golden import compare, write_junit
@@ -33,7 +34,7 @@ def model_file(tmp_path_factory):
 @pytest.fixture(scope="module")
 def classifier(model_file):
     request = ModelRequest(model_path=str(model_file), threads=1, slots=4)
-    model = load_model(request, spare_slots=offline.SPARE_SLOTS)
+    model = load_model(request, spare_slots=spare_slots(4))
     yield Classifier(model)
     model.close()
 

@@ -13,6 +13,7 @@ from bag_maker import STORAGES, picture
 from tiny_models import projection
 
 from efv2_ros.classifier import Classifier, ModelRequest, load_model
+from efv2_ros.pipeline import spare_slots
 from efv2_ros.replay import offline
 from efv2_ros.replay.bags import Bag
 from efv2_ros.replay.demo_bag import DemoCamera, record
@@ -45,7 +46,7 @@ def model_file(tmp_path_factory):
 @pytest.fixture(scope="module")
 def classifier(model_file):
     request = ModelRequest(model_path=str(model_file), threads=1, slots=2)
-    model = load_model(request, spare_slots=offline.SPARE_SLOTS)
+    model = load_model(request, spare_slots=spare_slots(2))
     yield Classifier(model)
     model.close()
 

@@ -17,9 +17,6 @@ from efv2_ros.vision.frame import Frame, Header
 READ = "read"
 """The stage before those of a live node: the bag's share of the time."""
 
-SPARE_SLOTS = 1
-"""Of `load_model`, beyond one for each slot: as many images as the pipeline prepares ahead."""
-
 
 class _Item(NamedTuple):
     """An image on its way; of equal stamps, the one with the lower number came first."""
@@ -58,7 +55,7 @@ def replay(
     Args:
         bag: The bag; its `problems` say what could not be read.
         topic: From `Bag.image_topic`.
-        classifier: Of a model loaded with `slots + SPARE_SLOTS` spare slots.
+        classifier: Of a model with as many spare slots as `pipeline.spare_slots` says.
         slots: Images the model works on at once.
         frame_id: For images without a header.
         progress: Told how many images are done.
