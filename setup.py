@@ -41,7 +41,7 @@ setup(
         "console_scripts": [
             "classifier = efv2_ros.node.classifier_node:main",
             "image_publisher = efv2_ros.node.image_publisher:main",
-            "efv2 = efv2_ros.cli:main",
+            "efv2 = efv2_ros.cli.main:main",
         ],
     },
     install_requires=["setuptools", "click", "numpy", "pyyaml", "rich"],

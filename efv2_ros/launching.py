@@ -14,7 +14,7 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironment
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
-from efv2_ros.node.middleware import image_profile
+from efv2_ros.node.fastdds import image_profile
 from efv2_ros.node.parameters import PARAMETERS, Constraint, Settings
 
 DEFAULTS = {each.name: each.default for each in fields(Settings)}

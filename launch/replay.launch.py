@@ -13,7 +13,7 @@ from launch.events.process import ProcessExited
 from launch_ros.substitutions import ExecutableInPackage
 
 from efv2_ros import launching
-from efv2_ros.replay.bags import Bag
+from efv2_ros.bags.bag import Bag
 
 DEFAULTS = {
     "queue_policy": "all",

@@ -34,7 +34,7 @@ def start(ros):
     """Start a classifier: `start(parameters, ...)` gives its process and a `Talker`."""
     from talker import Talker
 
-    from efv2_ros.node.session import ClassifierProcess
+    from efv2_ros.client.process import ClassifierProcess
 
     with ExitStack() as stack:
 
@@ -75,7 +75,7 @@ def bpu(monkeypatch):
     """The board's libraries as stand-ins in this process; its settings and counters."""
     import standins
 
-    from efv2_ros.runtimes import libdnn_abi
+    from efv2_ros.runtimes.libdnn import abi as libdnn_abi
 
     monkeypatch.setattr(libdnn_abi, "LIBRARIES", (str(standins.library()),))
     monkeypatch.setenv(standins.LIBRARY_VARIABLE, str(standins.library()))

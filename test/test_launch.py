@@ -24,13 +24,15 @@ from rclpy.parameter import Parameter
 from ros2_stand_in import ros2_on_path
 from tiny_models import projection
 
-from efv2_ros.classifier import Classifier, ModelRequest, ViewOptions, load_model
-from efv2_ros.node.middleware import VARIABLES
+from efv2_ros.bags.bag import Bag
+from efv2_ros.classify.classifier import Classifier
+from efv2_ros.classify.model import load_model
+from efv2_ros.classify.options import ModelRequest, ViewOptions
+from efv2_ros.classify.pipeline import spare_slots
+from efv2_ros.client.listener import Listener
+from efv2_ros.node.fastdds import VARIABLES
 from efv2_ros.node.parameters import PARAMETERS, Settings
-from efv2_ros.node.session import Listener
-from efv2_ros.pipeline import spare_slots
 from efv2_ros.replay import offline
-from efv2_ros.replay.bags import Bag
 from efv2_ros.replay.results import read_run
 
 SOON = 60.0  # seconds: only reached when something is broken

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from efv2_ros.classifier import Model, ModelRequest, load_model
-from efv2_ros.perf import Load, measure
+from efv2_ros.benchmark.perf import Load, measure
+from efv2_ros.classify.model import Model, load_model
+from efv2_ros.classify.options import ModelRequest
 
 _PROBE_FRAMES = 5
 

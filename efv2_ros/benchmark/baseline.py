@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from efv2_ros.classify.postprocess import Prediction
 from efv2_ros.vision.frame import Frame
 from efv2_ros.vision.pixels import FORMATS, pixel_format, view
-from efv2_ros.vision.postprocess import Prediction
 
 
 def source(frame: Frame) -> NDArray[np.uint8]:

@@ -13,9 +13,9 @@ from efv2_ros.benchmark.frames import picture
 from efv2_ros.benchmark.interleave import interleaved
 from efv2_ros.benchmark.parts import Plan
 from efv2_ros.benchmark.report import Column, Distribution, Part, Table
-from efv2_ros.planes import Nv12Planes
 from efv2_ros.vision.frame import Frame
 from efv2_ros.vision.nv12 import Nv12Converter
+from efv2_ros.vision.planes import Nv12Planes
 
 ENCODINGS = ("bgr8", "rgb8", "mono8", "yuv422_yuy2", "nv12", "bayer_rggb8", "jpeg")
 SIZES = ((640, 480), (1280, 720), (1920, 1080), (3840, 2160))

@@ -10,8 +10,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from efv2_ros import __version__, board
-from efv2_ros.classifier import ModelRequest
+from efv2_ros import __version__
+from efv2_ros.classify.options import ModelRequest
+from efv2_ros.runtimes import board
 from efv2_ros.runtimes.base import RuntimeUnavailableError
 
 _CPUINFO = Path("/proc/cpuinfo")

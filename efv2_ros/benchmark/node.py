@@ -23,8 +23,8 @@ from efv2_ros.benchmark.stream import (
     total_counts,
     wait_for_node,
 )
+from efv2_ros.client.listener import running_classifier, stage_latencies
 from efv2_ros.errors import Efv2Error
-from efv2_ros.node.session import session, stage_latencies
 
 _SLOTS = (1, 2)
 _ROUNDS = 3
@@ -125,7 +125,7 @@ def _overhead(plan: Plan) -> tuple[Table, str]:
     parameters = {**node_parameters(request), "queue_policy": "all"}
     with (
         bare_model(request, 1, plan.duration(3.0, 0.3)) as bare,
-        session("benchmark", parameters) as (process, listener),
+        running_classifier("benchmark", parameters) as (process, listener),
     ):
         wait_for_node(process, listener)
         for number in range(1, images + 1):

@@ -15,7 +15,7 @@ from efv2_ros.benchmark.parts import Plan
 from efv2_ros.benchmark.publisher import HIGHEST_RATE, Camera
 from efv2_ros.benchmark.report import Column, Distribution, Part, Table
 from efv2_ros.benchmark.stream import COUNTS, COUNTS_NOTE, measure_flow, node_parameters
-from efv2_ros.node.session import Listener
+from efv2_ros.client.listener import Listener
 
 _TIMES = 5.0
 _ASK_SECONDS = 0.5

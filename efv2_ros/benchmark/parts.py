@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from efv2_ros.benchmark.environment import describe
 from efv2_ros.benchmark.report import Part, Report
-from efv2_ros.classifier import ModelRequest
+from efv2_ros.classify.options import ModelRequest
 from efv2_ros.errors import Efv2Error
 
 PARTS = MappingProxyType(

@@ -12,7 +12,7 @@ from efv2_ros.benchmark import baseline
 from efv2_ros.benchmark.interleave import interleaved
 from efv2_ros.benchmark.parts import Plan
 from efv2_ros.benchmark.report import Column, Distribution, Part, Table
-from efv2_ros.vision.postprocess import TopK
+from efv2_ros.classify.postprocess import TopK
 
 _CLASSES, _BEST = 1000, 5
 _COLD_BYTES = 48 << 20

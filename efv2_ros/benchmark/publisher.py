@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from efv2_ros.benchmark.frames import picture
 from efv2_ros.errors import Efv2Error
-from efv2_ros.node.middleware import image_profile
+from efv2_ros.node.fastdds import image_profile
 
 HIGHEST_RATE = 1000.0
 """Images a second with which a publisher in Python keeps up."""
@@ -131,7 +131,7 @@ def main(topic: str, camera: Camera) -> None:
     from rclpy.serialization import serialize_message
     from sensor_msgs.msg import Image
 
-    from efv2_ros.node import messages
+    from efv2_ros.node import conversions
 
     ended = threading.Event()
 
@@ -145,7 +145,7 @@ def main(topic: str, camera: Camera) -> None:
     reliability = ReliabilityPolicy.RELIABLE if camera.reliable else ReliabilityPolicy.BEST_EFFORT
     publisher = node.create_publisher(Image, topic, QoSProfile(depth=5, reliability=reliability))
     frame = picture(camera.encoding, camera.width, camera.height)
-    image = bytearray(serialize_message(messages.image(frame)))
+    image = bytearray(serialize_message(conversions.image(frame)))
     patience = time.monotonic() + _DISCOVERY_SECONDS
     while not publisher.get_subscription_count():
         if ended.wait(0.01) or time.monotonic() > patience:

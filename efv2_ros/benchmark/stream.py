@@ -14,17 +14,11 @@ from numpy.typing import NDArray
 from efv2_ros.benchmark.parts import Plan
 from efv2_ros.benchmark.publisher import Camera, CameraProcess
 from efv2_ros.benchmark.report import Column
-from efv2_ros.classifier import ModelRequest
+from efv2_ros.classify.latency import Percentiles
+from efv2_ros.classify.options import ModelRequest
+from efv2_ros.client.listener import Listener, running_classifier, stage_latencies, values
+from efv2_ros.client.process import CLASSIFIER_MODULE, ClassifierProcess
 from efv2_ros.errors import Efv2Error
-from efv2_ros.latency import Percentiles
-from efv2_ros.node.session import (
-    CLASSIFIER_MODULE,
-    ClassifierProcess,
-    Listener,
-    session,
-    stage_latencies,
-    values,
-)
 
 COUNTS = (
     Column("published_frames", "published", "d"),
@@ -113,7 +107,7 @@ def measure_flow(
         Efv2Error: The node does not start, or loses its way.
     """
     parameters = {"diagnostics_period": 0.25, **parameters}
-    with session("benchmark", parameters, module=module) as (process, listener):
+    with running_classifier("benchmark", parameters, module=module) as (process, listener):
         wait_for_node(process, listener)
         with CameraProcess(camera, listener.images.topic_name) as publisher:
             if not listener.wait_for_results(1):

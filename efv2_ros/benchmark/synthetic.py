@@ -15,8 +15,8 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from efv2_ros.planes import Nv12Planes
 from efv2_ros.runtimes import base
+from efv2_ros.vision.planes import Nv12Planes
 
 NAME = "synthetic"
 SECONDS = 0.00504

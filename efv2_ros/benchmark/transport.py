@@ -17,7 +17,7 @@ from efv2_ros.benchmark.parts import Plan
 from efv2_ros.benchmark.publisher import Camera, CameraProcess
 from efv2_ros.benchmark.report import Column, Distribution, Part, Table
 from efv2_ros.errors import Efv2Error
-from efv2_ros.node.middleware import image_profile
+from efv2_ros.node.fastdds import image_profile
 
 CAMERAS = (
     Camera(60.0, "bgr8", 640, 480, reliable=True),

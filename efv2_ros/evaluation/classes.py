@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 
-from efv2_ros.classifier import Model
+from efv2_ros.classify.model import Model
 from efv2_ros.errors import Efv2Error
+from efv2_ros.models.labels import load_class_names
 from efv2_ros.resources import share_path
-from efv2_ros.vision.labels import load_class_names
 
 _WNID = re.compile(r"(?<![A-Za-z0-9])n[0-9]{8}(?![0-9])")
 """A WordNet id, alone or in a name that goes on, as `n02085620-Chihuahua`."""

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from efv2_ros.evaluation.classes import Classes, EvaluationError, imagenet_wnids
 from efv2_ros.evaluation.truth import Truth
-from efv2_ros.vision.photo import SUFFIXES
+from efv2_ros.pictures.photo import SUFFIXES
 
 _VALIDATION_IMAGE = re.compile(r"(ILSVRC2012_val_[0-9]{8})\.\w+")
 

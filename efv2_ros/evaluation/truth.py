@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from efv2_ros.evaluation.classes import Classes, EvaluationError
-from efv2_ros.vision.photo import SUFFIXES
+from efv2_ros.pictures.photo import SUFFIXES
 
 _FILE_COLUMNS = ("file", "filename", "image", "path", "imageid")
 _INDEX_COLUMN, _WNID_COLUMN, _KAGGLE_COLUMN = "class_index", "wnid", "predictionstring"

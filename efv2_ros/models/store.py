@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from efv2_ros.models import efficientformerv2 as network
-from efv2_ros.models import graph
 from efv2_ros.models.catalog import Catalog, ModelSpec
 from efv2_ros.models.download import Progress, download
+from efv2_ros.models.efficientformerv2 import builder as network
+from efv2_ros.models.efficientformerv2 import graph
 from efv2_ros.models.lock import Lock
 from efv2_ros.models.modelfile import (
     FORMATS,

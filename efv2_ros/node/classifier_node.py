@@ -20,11 +20,11 @@ from rclpy.parameter import Parameter
 from rclpy.timer import Timer
 from std_srvs.srv import SetBool
 
-from efv2_ros import board
-from efv2_ros.classifier import Classified, Model, find_model
-from efv2_ros.engine import Engine
+from efv2_ros.classify.classifier import Classified
+from efv2_ros.classify.engine import Engine
+from efv2_ros.classify.failures import cause_of, explained
+from efv2_ros.classify.model import Model, find_model
 from efv2_ros.errors import Efv2Error
-from efv2_ros.failures import cause_of, explained
 from efv2_ros.node import parameters
 from efv2_ros.node.diagnostics import (
     BoardStatus,
@@ -36,12 +36,13 @@ from efv2_ros.node.diagnostics import (
     durations,
 )
 from efv2_ros.node.download_log import DownloadLog
-from efv2_ros.node.memory import keep_memory, return_memory
-from efv2_ros.node.outputs import Outputs
+from efv2_ros.node.malloc import keep_memory, return_memory
 from efv2_ros.node.parameters import PARAMETERS, Change, Settings
-from efv2_ros.node.source import ImageSource
+from efv2_ros.node.publishers import Outputs
 from efv2_ros.node.stamps import StampOrder
+from efv2_ros.node.subscription import ImageSource
 from efv2_ros.node.transports import TRANSPORTS
+from efv2_ros.runtimes import board
 from efv2_ros.runtimes.base import DeviceLostError
 from efv2_ros.vision.frame import Frame
 from efv2_ros.vision.nv12 import check

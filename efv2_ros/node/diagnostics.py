@@ -14,10 +14,11 @@ from typing import Any, Protocol
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.time import Time
 
-from efv2_ros import board
-from efv2_ros.classifier import Classified, Model
-from efv2_ros.latency import DROPPED_KEY, END_TO_END, STAGES, LatencyWindow
-from efv2_ros.node.messages import header_message
+from efv2_ros.classify.classifier import Classified
+from efv2_ros.classify.latency import DROPPED_KEY, END_TO_END, STAGES, LatencyWindow
+from efv2_ros.classify.model import Model
+from efv2_ros.node.conversions import header_message
+from efv2_ros.runtimes import board
 from efv2_ros.vision.frame import Header
 
 _RATE_WINDOW = 10_000_000_000  # nanoseconds over which rates are averaged

@@ -21,10 +21,10 @@ from rclpy.task import Future
 from sensor_msgs.msg import CompressedImage, Image
 
 from efv2_ros.errors import Efv2Error
-from efv2_ros.node import messages
-from efv2_ros.vision.encode import ENCODERS, encode
+from efv2_ros.node import conversions
+from efv2_ros.pictures.encode import ENCODERS, encode
+from efv2_ros.pictures.pictures import Pictures
 from efv2_ros.vision.frame import Frame, FrameError, Header
-from efv2_ros.vision.pictures import Pictures
 
 _QUEUE = 10
 _ACKNOWLEDGEMENT = Duration(seconds=10)
@@ -129,8 +129,8 @@ class ImagePublisher(Node):
 
 def _message(frame: Frame) -> Image | CompressedImage:
     if frame.encoding != "jpeg":
-        return messages.image(frame)
-    message = CompressedImage(header=messages.header_message(frame.header), format="jpeg")
+        return conversions.image(frame)
+    message = CompressedImage(header=conversions.header_message(frame.header), format="jpeg")
     message.data = array("B", frame.data.tobytes())
     return message
 

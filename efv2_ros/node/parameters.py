@@ -10,9 +10,9 @@ from typing import Any, Literal
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
 
-from efv2_ros.classifier import ModelRequest, ViewOptions, parse_rgb
+from efv2_ros.classify.options import ModelRequest, ViewOptions, parse_rgb
+from efv2_ros.classify.pipeline import QueuePolicy
 from efv2_ros.node.transports import TRANSPORTS
-from efv2_ros.pipeline import QueuePolicy
 from efv2_ros.runtimes.base import RUNTIMES
 from efv2_ros.vision.nv12 import Fit, InputRange, Roi
 

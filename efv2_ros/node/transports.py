@@ -7,8 +7,8 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 from efv2_ros.errors import Efv2Error
-from efv2_ros.node import messages
-from efv2_ros.serialized import IMAGE_TYPES, ImageType
+from efv2_ros.messages.images import IMAGE_TYPES, ImageType
+from efv2_ros.node import conversions
 from efv2_ros.vision.frame import Frame
 
 
@@ -53,12 +53,12 @@ def message_type(name: str) -> Any:
 
 
 _FROM_MESSAGE: dict[str, Callable[..., Frame]] = {
-    "raw": messages.frame_from_image,
-    "compressed": messages.frame_from_compressed,
+    "raw": conversions.frame_from_image,
+    "compressed": conversions.frame_from_compressed,
 }
 
 TRANSPORTS = {
-    name: Transport(kind, _FROM_MESSAGE.get(name, messages.frame_from_hbm))
+    name: Transport(kind, _FROM_MESSAGE.get(name, conversions.frame_from_hbm))
     for name, kind in IMAGE_TYPES.items()
 }
 """By the value of the parameter `transport`."""

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
-from efv2_ros.classifier import Classified, Classifier
-from efv2_ros.failures import cause_of, explained
-from efv2_ros.pipeline import Pipeline
-from efv2_ros.replay.bags import Bag, Topic, Unreadable
+from efv2_ros.bags.bag import Bag, Topic, Unreadable
+from efv2_ros.classify.classifier import Classified, Classifier
+from efv2_ros.classify.failures import cause_of, explained
+from efv2_ros.classify.pipeline import Pipeline
 from efv2_ros.replay.run import FrameResult, Run, in_stamp_order
 from efv2_ros.vision.frame import Frame, Header
 

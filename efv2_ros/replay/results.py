@@ -7,13 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from efv2_ros.latency import DROPPED_KEY
-from efv2_ros.replay.bags import Bag
+from efv2_ros.bags.bag import Bag
+from efv2_ros.bags.writer import BagWriter
+from efv2_ros.classify.latency import DROPPED_KEY
+from efv2_ros.classify.postprocess import Prediction
+from efv2_ros.messages.message import deserialize, header_message, message, serialize
 from efv2_ros.replay.run import FrameResult, Run, RunError, in_stamp_order, read_jsonl
-from efv2_ros.replay.types import deserialize, header_message, message, serialize
-from efv2_ros.replay.writer import BagWriter
 from efv2_ros.vision.frame import Header
-from efv2_ros.vision.postprocess import Prediction
 
 NODE = "/efv2_classifier"
 """The node whose results these are, unless it has another name or namespace."""

@@ -21,10 +21,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from efv2_ros.classify.latency import Percentiles
+from efv2_ros.classify.postprocess import Prediction
 from efv2_ros.errors import Efv2Error
-from efv2_ros.latency import Percentiles
 from efv2_ros.vision.frame import Header
-from efv2_ros.vision.postprocess import Prediction
 
 
 class RunError(Efv2Error):

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from efv2_ros.latency import END_TO_END, STAGES
+from efv2_ros.classify.latency import END_TO_END, STAGES
 from efv2_ros.replay.run import Run
 
 Floats = NDArray[np.float64]

@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from efv2_ros.replay.bags import Unreadable
+from efv2_ros.bags.bag import Unreadable
+from efv2_ros.pictures.annotate import to_bgr
 from efv2_ros.replay.run import Run
 from efv2_ros.report.segments import chosen, segments
 from efv2_ros.report.series import series
-from efv2_ros.vision.annotate import to_bgr
 from efv2_ros.vision.frame import Frame, FrameError, Header
 
 MOST_PIXELS = 160

@@ -14,9 +14,9 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from efv2_ros import board
 from efv2_ros.errors import Efv2Error
-from efv2_ros.planes import Nv12Planes
+from efv2_ros.runtimes import board
+from efv2_ros.vision.planes import Nv12Planes
 
 ModelFormat = Literal["onnx", "bin"]
 
@@ -214,7 +214,7 @@ class RuntimeKind:
 
 RUNTIMES = MappingProxyType(
     {
-        "libdnn": RuntimeKind("efv2_ros.runtimes.libdnn", "bin"),
+        "libdnn": RuntimeKind("efv2_ros.runtimes.libdnn.runtime", "bin"),
         "hbm": RuntimeKind("efv2_ros.runtimes.hbm", "bin"),
         "hobot_dnn": RuntimeKind("efv2_ros.runtimes.hobot_dnn", "bin"),
         "onnx": RuntimeKind("efv2_ros.runtimes.onnx", "onnx"),

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from efv2_ros.planes import Nv12Planes
 from efv2_ros.runtimes.base import (
     ImageInput,
     InferenceError,
@@ -21,6 +20,7 @@ from efv2_ros.runtimes.base import (
     RuntimeInfo,
     RuntimeUnavailableError,
 )
+from efv2_ros.vision.planes import Nv12Planes
 
 _GREY = 128
 

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from efv2_ros.planes import Nv12Planes
 from efv2_ros.runtimes.base import (
     DeviceLostError,
     ImageInput,
@@ -30,6 +29,7 @@ from efv2_ros.runtimes.base import (
     RuntimeInfo,
     RuntimeUnavailableError,
 )
+from efv2_ros.vision.planes import Nv12Planes
 
 MODULES = ("hobot_dnn", "hobot_dnn_rdkx5")
 """The package on the board, and the one that PyPI calls hobot-dnn-rdkx5."""

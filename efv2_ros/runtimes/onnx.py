@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from efv2_ros.planes import Nv12Planes
 from efv2_ros.runtimes.base import (
     ImageInput,
     InferenceError,
@@ -23,6 +22,7 @@ from efv2_ros.runtimes.base import (
     RuntimeInfo,
     RuntimeUnavailableError,
 )
+from efv2_ros.vision.planes import Nv12Planes
 
 if TYPE_CHECKING:
     import onnxruntime as ort

@@ -19,12 +19,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from efv2_ros.planes import Nv12Planes
 from efv2_ros.vision.compressed import REDUCTIONS, FileHeader, decode, read_header
 from efv2_ros.vision.frame import Frame, FrameError
 from efv2_ros.vision.geometry import Fit, Roi, fit_axes
 from efv2_ros.vision.pixels import COMPRESSED, FORMATS, PixelFormat, pixel_format, view
 from efv2_ros.vision.plan import NEUTRAL, Plan
+from efv2_ros.vision.planes import Nv12Planes
 from efv2_ros.vision.turbojpeg import JpegDecoder
 
 __all__ = ["Fit", "InputRange", "Nv12Converter", "Range", "Roi", "check"]

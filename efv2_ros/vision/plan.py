@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from efv2_ros.planes import Nv12Planes
 from efv2_ros.vision.geometry import Axis, Resampler, Window
 from efv2_ros.vision.pixels import FORMATS, PixelFormat, chroma_pairs, macropixels
+from efv2_ros.vision.planes import Nv12Planes
 
 NEUTRAL = 128
 """U and V of grey."""

@@ -1,0 +1,1 @@
+"""ROS 2 bags without ROS: reading, salvaging damaged files, writing."""

@@ -1,0 +1,249 @@
+"""Bags made of pictures: what a camera that saw them would have sent, at exact stamps."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from efv2_ros.bags.writer import BagWriter, Compression, Storage
+from efv2_ros.messages.images import IMAGE_TYPES
+from efv2_ros.messages.message import header_message, message, serialize
+from efv2_ros.messages.typestore import BagError, typestore
+from efv2_ros.pictures.encode import encode
+from efv2_ros.pictures.pictures import Pictures
+from efv2_ros.vision.frame import Frame, FrameError, Header
+from efv2_ros.vision.pixels import COMPRESSED
+
+START = 1_700_000_000
+"""Seconds of the first stamp, 2023-11-14 22:13:20 UTC: any will do, if it is always the same."""
+
+HBMEM = ("480p", "540p", "1080p")
+"""Sizes of HbmMsg, by what their names mean."""
+
+_SECOND = 1_000_000_000  # nanoseconds
+_HIGHEST_RATE = 1_000_000
+_TOPIC = re.compile(r"(/[A-Za-z_][A-Za-z0-9_]*)+")
+_HBM_ENCODING = 12
+
+
+@dataclass(frozen=True, slots=True)
+class DemoCamera:
+    """How the images of a bag look, and when they were taken.
+
+    Attributes:
+        encoding: One of `vision.encode`'s: `jpeg` and `png` make CompressedImage, others Image.
+        hbmem: One of `HBMEM`, to make HbmMsg, which holds nv12; empty for the others.
+        width: Width to resize to, in pixels; 0: as it is, or as `height` asks for.
+        height: Height to resize to, in pixels; 0: as it is, or as `width` asks for.
+        topic: Full name; empty for the one at which such images are looked for: `/image`,
+            image_transport's `/image/compressed`, TROS's `/hbmem_img`.
+        frame_id: Of the headers, which HbmMsg has not.
+        start: Stamp of the first image, in nanoseconds.
+        rate: Images a second; None: as the pictures are meant to be seen.
+        reliable: Whether the topic was offered as reliable, else as best effort.
+
+    Raises:
+        BagError: `topic` is no full name, or `encoding` is none that HbmMsg is made with.
+    """
+
+    encoding: str = "bgr8"
+    hbmem: str = ""
+    width: int = 0
+    height: int = 0
+    topic: str = ""
+    frame_id: str = "camera"
+    start: int = START * _SECOND
+    rate: Fraction | None = None
+    reliable: bool = True
+
+    def __post_init__(self) -> None:
+        if self.topic and not _TOPIC.fullmatch(self.topic):
+            raise BagError(f"'{self.topic}' is no full name of a topic, as /camera/image is")
+        if self.hbmem and self.encoding != "nv12":
+            raise BagError(f"HbmMsg is made with nv12, not with {self.encoding}")
+
+    @property
+    def transport(self) -> str:
+        """Key of `serialized.IMAGE_TYPES`."""
+        if self.hbmem:
+            return f"hbmem_{self.hbmem}"
+        return "compressed" if self.encoding in COMPRESSED else "raw"
+
+    @property
+    def type_name(self) -> str:
+        """Type of the messages, as ROS names it."""
+        return IMAGE_TYPES[self.transport].name
+
+    @property
+    def topic_name(self) -> str:
+        """`topic`, or its default."""
+        defaults = {"raw": "/image", "compressed": "/image/compressed"}
+        return self.topic or defaults.get(self.transport, "/hbmem_img")
+
+
+class Recorded(NamedTuple):
+    """What is in the bag.
+
+    Attributes:
+        frames: How many images; when stopped before the first, 0, and there is no bag.
+        rate: Images a second.
+        duration: From the first stamp to the last, in nanoseconds.
+        size: Of all its files, in bytes.
+    """
+
+    frames: int
+    rate: Fraction
+    duration: int
+    size: int
+
+
+def record(
+    out: Path,
+    paths: Sequence[Path],
+    camera: DemoCamera,
+    *,
+    frames: int = 0,
+    storage: Storage = "mcap",
+    compression: Compression = "none",
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    left_out: Callable[[str], None] = lambda reason: None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Recorded:
+    """Make a bag. On any error there is none.
+
+    Args:
+        out: Its folder, which must not exist.
+        paths: Photos and folders of them, or one video.
+        camera: What becomes of the pictures.
+        frames: How many images, going round if there are fewer; 0: each picture once.
+        storage: See `BagWriter`.
+        compression: See `BagWriter`.
+        progress: Told after each image how many there are, and will be; 0 if that is not known.
+        left_out: Told, once for each, why a photo cannot be read.
+        stopped: Asked before each image; once it says yes, the bag ends.
+
+    Raises:
+        BagError: The bag cannot be written, or its type has no place for an image or a stamp.
+        PicturesError: There is no picture, or none that can be read.
+        FrameError: A picture has a size that `camera.encoding` cannot have.
+    """
+    resizes = camera.width or camera.height
+    keeps = camera.encoding in COMPRESSED and not resizes
+    pictures = Pictures(paths, left_out, [camera.encoding] if keeps else [])
+    rate = camera.rate or pictures.rate
+    source = itertools.islice(pictures.endless(), frames) if frames else pictures.once()
+    writer = BagWriter(out, storage=storage, compression=compression)
+    done, stamp = 0, camera.start
+    try:
+        while not stopped():
+            picture = next(source, None)
+            if picture is None:
+                break
+            stamp = camera.start + round(done * _SECOND / rate)
+            data = _message(camera, picture, stamp, done)
+            writer.write(
+                camera.topic_name, camera.type_name, stamp, data, reliable=camera.reliable
+            )
+            done += 1
+            progress(done, frames or len(pictures))
+        if done:
+            writer.close()
+    except BaseException:
+        writer.discard()
+        raise
+    if not done:
+        writer.discard()
+    size = sum(file.stat().st_size for file in out.iterdir()) if done else 0
+    return Recorded(done, rate, stamp - camera.start, size)
+
+
+def parse_rate(text: str) -> Fraction:
+    """Images a second, exactly: `29.97` or `30000/1001`.
+
+    Raises:
+        ValueError: It is no number, not positive, or above a million.
+    """
+    if not re.fullmatch(r"\d+(\.\d+)?|\d+/\d*[1-9]\d*", text, re.ASCII):
+        raise ValueError(f"'{text}' is no rate, as 29.97 and 30000/1001 are")
+    rate = Fraction(text)
+    if not 0 < rate <= _HIGHEST_RATE:
+        raise ValueError(f"'{text}' is not between 0 and a million images a second")
+    return rate
+
+
+def parse_stamp(text: str) -> int:
+    """Decimal seconds as nanoseconds, exactly.
+
+    Raises:
+        ValueError: It is no such number, or has more than nine decimals.
+    """
+    if not re.fullmatch(r"\d+(\.\d{1,9})?", text, re.ASCII):
+        raise ValueError(f"'{text}' is no stamp, as 1700000000.040000001 is")
+    return int(Fraction(text) * _SECOND)
+
+
+def _message(camera: DemoCamera, picture: Frame, stamp: int, index: int) -> bytes:
+    header = Header(*divmod(stamp, _SECOND), camera.frame_id)
+    if header.sec >= 2**31:
+        raise BagError(f"image {index} is taken at {header.sec} s, later than a ROS stamp can say")
+    try:
+        frame = encode(picture, camera.encoding, camera.width, camera.height)
+    except FrameError as error:
+        raise FrameError(error.fault, f"{picture.header.frame_id}: {error}") from error
+    return serialize(camera.type_name, **_fields(camera, replace(frame, header=header), index))
+
+
+def _fields(camera: DemoCamera, frame: Frame, index: int) -> dict[str, Any]:
+    if camera.hbmem:
+        return _hbm_fields(camera.hbmem, frame, index)
+    header = header_message(frame.header)
+    if camera.transport == "compressed":
+        # As camera drivers write it; image_transport's own is longer.
+        return {"header": header, "format": frame.encoding, "data": frame.data}
+    return {
+        "header": header,
+        "height": frame.height,
+        "width": frame.width,
+        "encoding": frame.encoding,
+        "is_bigendian": 0,
+        "step": frame.step,
+        "data": frame.data,
+    }
+
+
+def _hbm_fields(hbmem: str, frame: Frame, index: int) -> dict[str, Any]:
+    used = frame.data.size
+    capacity = _capacity(hbmem)
+    if used > capacity:
+        fitting = [each for each in HBMEM if used <= _capacity(each)]
+        cure = f"{fitting[0]} holds it" if fitting else "there is none for it: make it smaller"
+        raise BagError(
+            f"an {frame.encoding} image of {frame.width}x{frame.height} pixels has {used} bytes, "
+            f"and the HbmMsg of {hbmem} holds {capacity}; {cure}"
+        )
+    data = np.zeros(capacity, np.uint8)
+    data[:used] = frame.data
+    encoding = np.zeros(_HBM_ENCODING, np.uint8)
+    encoding[: len(frame.encoding)] = list(frame.encoding.encode())
+    sec, nanosec, _ = frame.header
+    return {
+        "index": index,
+        "time_stamp": message("builtin_interfaces/msg/Time", sec=sec, nanosec=nanosec),
+        "height": frame.height,
+        "width": frame.width,
+        "data_size": used,
+        "step": frame.step,
+        "encoding": encoding,
+        "data": data,
+    }
+
+
+def _capacity(hbmem: str) -> int:
+    return int(typestore().types[IMAGE_TYPES[f"hbmem_{hbmem}"].name].MAX_SIZE)

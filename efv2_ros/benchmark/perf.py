@@ -1,0 +1,107 @@
+"""Latency and throughput of a bare model: the columns of the Model Zoo's table, measured."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from efv2_ros.classify.model import Model
+from efv2_ros.vision.planes import Nv12Planes
+
+THREADS = (1, 4, 8)
+"""Callers at once, as in the zoo's table and, for 8, as many as the X5 has CPU cores."""
+
+_WARM_UP = 5
+_GREY = 128
+
+
+@dataclass(frozen=True)
+class Load:
+    """One row: so many threads that infer as fast as they can.
+
+    Attributes:
+        threads: Number of threads.
+        frames: Inferences counted, of all threads together.
+        latency: Mean milliseconds of an inference as its thread sees it.
+        latency_p50: Its median.
+        latency_p99: Its 99th percentile.
+        fps: Inferences a second, of all threads together.
+    """
+
+    threads: int
+    frames: int
+    latency: float
+    latency_p50: float
+    latency_p99: float
+    fps: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """All figures, for JSON."""
+        return asdict(self)
+
+
+def measure(model: Model, threads: int, frames: int = 200) -> Load:
+    """Infer from `threads` threads at once, on an image that lies in the model's input already.
+
+    As in `hrt_model_exec perf`, neither images nor results are handled.
+
+    Args:
+        model: A model with at least `threads` slots.
+        threads: Number of threads.
+        frames: Inferences of each thread; a few more go before.
+
+    Raises:
+        InferenceError: An inference failed.
+    """
+    durations = np.zeros((threads, frames))
+    spans = np.zeros((threads, 2))
+    failures: list[Exception] = []
+    barrier = threading.Barrier(threads)
+
+    def caller(index: int) -> None:
+        try:
+            with model.runtime.slot() as slot:
+                _fill(slot.nv12)
+                for _ in range(_WARM_UP):
+                    slot.commit()
+                    slot.infer()
+                barrier.wait()
+                start = last = time.perf_counter()
+                for frame in range(frames):
+                    slot.commit()
+                    slot.infer()
+                    now = time.perf_counter()
+                    durations[index, frame] = now - last
+                    last = now
+                spans[index] = start, last
+        except threading.BrokenBarrierError:
+            pass  # another thread failed, and said why
+        except Exception as error:
+            failures.append(error)
+            barrier.abort()
+
+    callers = [threading.Thread(target=caller, args=(n,)) for n in range(threads)]
+    for thread in callers:
+        thread.start()
+    for thread in callers:
+        thread.join()
+    if failures:
+        raise failures[0]
+    p50, p99 = np.percentile(durations, (50, 99)) * 1e3
+    return Load(
+        threads=threads,
+        frames=durations.size,
+        latency=float(durations.mean() * 1e3),
+        latency_p50=float(p50),
+        latency_p99=float(p99),
+        fps=float(durations.size / (spans[:, 1].max() - spans[:, 0].min())),
+    )
+
+
+def _fill(planes: Nv12Planes) -> None:
+    for plane in planes:
+        plane.fill(_GREY)

@@ -1,0 +1,1 @@
+"""From a frame to a prediction, without ROS: options, model, classifier, pipeline."""

@@ -1,0 +1,163 @@
+"""One image in, one prediction out: the same way for the node, the CLI and every measurement."""
+
+from __future__ import annotations
+
+import queue
+import time
+from contextlib import ExitStack
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from efv2_ros.classify.model import Model
+from efv2_ros.classify.options import ViewOptions
+from efv2_ros.classify.postprocess import Prediction, TopK
+from efv2_ros.runtimes.base import Slot
+from efv2_ros.vision.frame import Frame
+from efv2_ros.vision.nv12 import Nv12Converter
+
+
+class Classified(NamedTuple):
+    """A prediction, the classifier that made it, and the seconds that each stage took."""
+
+    prediction: Prediction
+    classifier: Classifier
+    convert: float
+    infer: float
+    postprocess: float
+
+    @property
+    def model(self) -> Model:
+        """The model that made the prediction."""
+        return self.classifier.model
+
+    def lines(self) -> list[str]:
+        """The prediction for people: a score and a label each."""
+        labels = self.model.labels
+        return [
+            f"{score:6.1%} {labels[class_id]}"
+            for class_id, score in zip(*self.prediction, strict=True)
+        ]
+
+
+class Prepared(NamedTuple):
+    """An image in a slot of the runtime, and the seconds spent on getting it there.
+
+    Attributes:
+        lease: Gives the slot back.
+        slot: Where the image is.
+        convert: Seconds that the conversion took.
+        commit: Seconds that making it ready for the model took.
+    """
+
+    lease: ExitStack
+    slot: Slot
+    convert: float
+    commit: float
+
+
+class Inferred(NamedTuple):
+    """The model's answer to an image, and the seconds that each stage took.
+
+    Attributes:
+        logits: float32 of shape (classes,).
+        convert: Seconds that the conversion took.
+        infer: Seconds that the model took, from making the image ready for it.
+    """
+
+    logits: NDArray[np.float32]
+    convert: float
+    infer: float
+
+
+def _converter(model: Model, options: ViewOptions) -> Nv12Converter:
+    image = model.image
+    return Nv12Converter(
+        image.width,
+        image.height,
+        fit=options.fit,
+        crop_pct=model.file.spec.crop_pct,
+        roi=options.roi,
+        nv12_range=image.nv12_range,
+        input_range=options.input_range,
+        antialias=options.antialias,
+    )
+
+
+class Classifier:
+    """A model and a way of looking at frames. Threads, at most `slots` of them, may share it.
+
+    `classify` does all; its three parts are the stages of a `Pipeline`, in which the next image is
+    converted while the model runs.
+    """
+
+    def __init__(self, model: Model, options: ViewOptions | None = None) -> None:
+        self.model = model
+        self.options = options or ViewOptions()
+        self._converters: queue.SimpleQueue[Nv12Converter] = queue.SimpleQueue()
+        self._top_ks: queue.SimpleQueue[TopK] = queue.SimpleQueue()
+        for _ in range(model.runtime.slots):
+            self._converters.put(_converter(model, self.options))
+            self._top_ks.put(
+                TopK(model.runtime.info.classes, self.options.top_k, self.options.score_threshold)
+            )
+
+    def classify(self, frame: Frame) -> Classified:
+        """Classify one frame.
+
+        Raises:
+            FrameError: The frame cannot be turned into the model's input.
+            InferenceError: The runtime failed on it.
+        """
+        return self.finish(self.work(self.prepare(frame)))
+
+    def prepare(self, frame: Frame) -> Prepared:
+        """Convert a frame to where the model reads it; waits for a slot of the runtime.
+
+        Returns:
+            What `work` or `discard` must be called with, to free the slot.
+
+        Raises:
+            FrameError: The frame cannot be turned into the model's input.
+            InferenceError: The runtime failed, or is closed.
+        """
+        with ExitStack() as lease:
+            slot = lease.enter_context(self.model.runtime.slot())
+            converter = self._converters.get()
+            try:
+                start = time.perf_counter()
+                converter.convert_into(frame, slot.nv12)
+                converted = time.perf_counter()
+            finally:
+                self._converters.put(converter)
+            slot.commit()
+            commit = time.perf_counter() - converted
+            return Prepared(lease.pop_all(), slot, converted - start, commit)
+
+    def discard(self, prepared: Prepared) -> None:
+        """Free the slot of a frame that will not be classified."""
+        prepared.lease.close()
+
+    def work(self, prepared: Prepared) -> Inferred:
+        """Run the model and free the slot.
+
+        Raises:
+            InferenceError: The runtime failed.
+        """
+        with prepared.lease:
+            start = time.perf_counter()
+            logits = prepared.slot.infer()
+            infer = time.perf_counter() - start
+        return Inferred(logits, prepared.convert, prepared.commit + infer)
+
+    def finish(self, inferred: Inferred) -> Classified:
+        """Pick the best classes."""
+        top_k = self._top_ks.get()
+        try:
+            start = time.perf_counter()
+            prediction = top_k(inferred.logits)
+            postprocess = time.perf_counter() - start
+        finally:
+            self._top_ks.put(top_k)
+        return Classified(prediction, self, inferred.convert, inferred.infer, postprocess)

@@ -1,0 +1,1 @@
+"""`efv2`, the command line: one module a command."""

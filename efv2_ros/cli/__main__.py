@@ -1,0 +1,5 @@
+"""`python -m efv2_ros.cli` is `efv2`."""
+
+from efv2_ros.cli.main import main
+
+main(prog_name="efv2")

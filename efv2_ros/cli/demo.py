@@ -1,0 +1,93 @@
+"""`efv2 demo`: photos over DDS to the node, and its results."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.markup import escape
+
+from efv2_ros.cli.console import latency_table, output
+from efv2_ros.cli.options import ros_is_missing
+
+if TYPE_CHECKING:
+    from efv2_ros.client.demo import Result, Summary
+
+
+@click.command()
+@click.argument("photos", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--frames",
+    default=9,
+    show_default=True,
+    type=click.IntRange(1),
+    help="How many images to publish.",
+)
+@click.option(
+    "--rate",
+    default=5.0,
+    show_default=True,
+    type=click.FloatRange(0.1, 1000.0),
+    help="Images a second.",
+)
+@click.option("--size", "model_size", default="s0", show_default=True, help="Model size.")
+@click.option("--model", "model_path", default="", metavar="FILE", help="A model file.")
+@click.option("--offline", is_flag=True, help="Do not try to download a model.")
+def demo(
+    photos: tuple[Path, ...], frames: int, rate: float, model_size: str, model_path: str,
+    offline: bool,
+) -> None:  # fmt: skip
+    """Show the ROS node at work on PHOTOs, or a folder's.
+
+    They are published over DDS, and what comes back is printed.
+
+    Where no model is found and none can be downloaded, the untrained network shows the way.
+    """
+    from efv2_ros.pictures.photo import find_photos, read_photo
+    from efv2_ros.resources import share_path
+
+    try:
+        from efv2_ros.client.demo import start
+    except ImportError as error:
+        raise ros_is_missing(error) from error
+    parameters = {
+        "model_size": model_size,
+        "model_path": model_path,
+        "allow_untrained": not model_path,
+        "allow_download": not (offline or model_path),
+    }
+    pictures = [read_photo(path) for path in find_photos(photos or [share_path("photos")])]
+    with ExitStack() as stack:
+        with output.status("starting the classifier node"):
+            node = stack.enter_context(start(parameters))
+        output.print(f"[bold]{escape(node.method)}[/bold] takes images from {node.topic}")
+        for number, result in enumerate(node.stream(pictures, frames, 1.0 / rate), start=1):
+            _print_result(number, result)
+        _print_summary(node.summary())
+
+
+def _print_result(number: int, result: Result) -> None:
+    best, *others = (f"{score:6.1%} {escape(name)}" for score, name in result.classes)
+    output.print(
+        f"{number:4d}  [cyan]{escape(f'{result.photo:<12}')}[/cyan] {result.seconds * 1e3:6.1f} "
+        f"ms  [bold]{best}[/bold]"
+    )
+    for other in others:
+        output.print(f"{'':30}[dim]{other}[/dim]")
+
+
+def _print_summary(summary: Summary) -> None:
+    stream, model = summary.stream, summary.model
+    output.print(latency_table(summary.latencies))
+    output.print(
+        f"{stream['frames received']} images received, {stream['frames classified']} classified, "
+        f"{stream['frames dropped']} dropped; {model['model']} on {model['runtime']}"
+    )
+    if "untrained" in model["model"]:
+        output.print(
+            "[yellow bold]The network is untrained: no model was found, so its labels mean "
+            "nothing.[/yellow bold]\n[yellow]`efv2 models fetch s0 --format onnx` downloads the "
+            "trained one; then run this again.[/yellow]"
+        )

@@ -1,0 +1,128 @@
+"""`efv2 models`: what is in the catalog and on this machine."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+from rich.markup import escape
+from rich.table import Table
+
+from efv2_ros.cli.console import download_bar, output
+from efv2_ros.models.catalog import Catalog
+from efv2_ros.models.efficientformerv2.builder import SIZES, Size
+from efv2_ros.models.modelfile import FORMATS, Format
+from efv2_ros.models.store import fetch as fetch_model
+from efv2_ros.models.store import inventory
+
+
+@click.group()
+def models() -> None:
+    """The models of the catalog: list, fetch, verify, build."""
+
+
+_catalog_option = click.option(
+    "--catalog", "catalog_file", metavar="FILE", type=click.Path(path_type=Path),
+    help="A YAML catalog of your own models.",
+)  # fmt: skip
+
+
+def _catalog(file: Path | None) -> Catalog:
+    return Catalog.load(*([file] if file else []))
+
+
+@models.command("list")
+@_catalog_option
+def list_models(catalog_file: Path | None) -> None:
+    """Show every model of the catalog and where it is."""
+    table = Table()
+    for column in ("size", "format", "where", "bytes", "sha256"):
+        table.add_column(column, overflow="fold" if column == "where" else "ellipsis")
+    for each in inventory(_catalog(catalog_file)):
+        where = escape(str(each.path)) if each.path else "[dim]not here[/dim]"
+        if each.problem:
+            where = f"[red]{escape(each.problem)}[/red]"
+        table.add_row(
+            each.spec.size, each.format, where,
+            f"{each.size:,}" if each.size else "", (each.sha256 or "")[:12],
+        )  # fmt: skip
+    output.print(table)
+
+
+@models.command()
+@click.argument("sizes", nargs=-1, required=True)
+@click.option(
+    "--format",
+    "formats",
+    multiple=True,
+    type=click.Choice(FORMATS),
+    help="onnx for any machine, bin for the board; both when not given.",
+)
+@click.option(
+    "--update",
+    is_flag=True,
+    help="Fetch again and take what comes, though it differs from the first time.",
+)
+@_catalog_option
+def fetch(
+    sizes: tuple[str, ...], formats: tuple[Format, ...], update: bool, catalog_file: Path | None
+) -> None:
+    """Download models of SIZES into the cache; interrupted downloads go on where they ended."""
+    catalog = _catalog(catalog_file)
+    for size in sizes:
+        spec = catalog[size]
+        for each in formats or tuple(spec.files):
+            with download_bar() as progress:
+                found = fetch_model(spec, each, update=update, progress=progress)
+            how = "fetched" if found.origin == "download" else "already here"
+            output.print(f"{spec.size} .{each} {how}: {found.path}", soft_wrap=True)
+
+
+@models.command()
+@_catalog_option
+def verify(catalog_file: Path | None) -> None:
+    """Compare every model that is here with its lock file."""
+    bad = 0
+    for each in inventory(_catalog(catalog_file)):
+        if each.path is None:
+            continue
+        name = f"{each.spec.size} .{each.format} {each.path}"
+        if each.problem:
+            bad += 1
+            output.print(f"[red]bad[/red]  {escape(each.problem)}", soft_wrap=True)
+        elif each.locked:
+            output.print(f"[green]good[/green] {escape(name)}", soft_wrap=True)
+        else:
+            output.print(f"[blue]read[/blue] {escape(name)}: no lock file to compare with",
+                         soft_wrap=True)  # fmt: skip
+    if bad:
+        sys.exit(1)
+
+
+@models.command()
+@click.argument("size", type=click.Choice(SIZES))
+@click.argument("target", metavar="OUT.onnx", type=click.Path(path_type=Path))
+@click.option(
+    "--weights",
+    metavar="model.safetensors",
+    type=click.Path(path_type=Path),
+    help="timm's weights; without them, seeded random ones.",
+)
+@click.option(
+    "--seed",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0, 2**32 - 1),
+    help="Seed of random weights.",
+)
+def build(size: Size, target: Path, weights: Path | None, seed: int) -> None:
+    """Write EfficientFormerV2 of SIZE (s0, s1, s2, l) as ONNX, from timm's weights."""
+    from efv2_ros.models.efficientformerv2.builder import load_state, seeded_state, write
+
+    state = load_state(weights, size) if weights else seeded_state(size, seed)
+    try:
+        write(target, state)
+    except OSError as error:
+        raise click.ClickException(f"cannot write {target}: {error.strerror}") from error
+    output.print(f"wrote {target}", soft_wrap=True)

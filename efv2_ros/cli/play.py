@@ -1,0 +1,246 @@
+"""`efv2 play`: a bag to the running node, and what it says recorded."""
+
+from __future__ import annotations
+
+import math
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.markup import escape
+
+from efv2_ros.classify.latency import END_TO_END
+from efv2_ros.cli.console import INTERRUPTED, image_bar, latency_table, messages, output
+from efv2_ros.cli.options import ros_is_missing
+from efv2_ros.messages.typestore import BagError
+from efv2_ros.replay.results import NODE, read_run
+from efv2_ros.replay.run import Run, RunError, write_jsonl
+
+if TYPE_CHECKING:
+    from efv2_ros.play.session import Played, PlayOptions
+
+_LATE = 0.05
+"""Seconds behind schedule that are worth a word."""
+
+
+class _Remapping(click.ParamType):  # type: ignore[type-arg]
+    name = "OLD:=NEW"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        old, separator, new = str(value).partition(":=")
+        if not (old and separator and new):
+            self.fail(f"'{value}' is not of the form {self.name}", param, ctx)
+        return old, new
+
+
+@click.command()
+@click.argument("bag", type=click.Path(path_type=Path))
+@click.option("--topics", default="", metavar="A,B,...", help="Play these topics only.")
+@click.option(
+    "--rate",
+    metavar="R",
+    type=click.FloatRange(0.0, min_open=True),
+    show_default="1; as fast as the results come, with --wait-for-results",
+    help="Seconds of the bag in a second.",
+)
+@click.option(
+    "--clock/--no-clock",
+    default=False,
+    show_default=True,
+    help="Publish /clock: the time of each message before it, and the time between.",
+)
+@click.option(
+    "--clock-rate",
+    metavar="HZ",
+    default=40.0,
+    show_default=True,
+    type=click.FloatRange(0.0, 10_000.0, min_open=True),
+    help="How often the time between messages is published.",
+)
+@click.option(
+    "--remap",
+    "renamed",
+    multiple=True,
+    type=_Remapping(),
+    help="Publish a topic under another name; may be given again.",
+)
+@click.option(
+    "--reliable",
+    "lossless",
+    is_flag=True,
+    help="Publish images so that none is lost, whatever QoS they were recorded with.",
+)
+@click.option(
+    "--wait-for-subscribers/--no-wait-for-subscribers",
+    "wait",
+    default=True,
+    show_default=True,
+    help="Start when somebody subscribes to images.",
+)
+@click.option(
+    "--start-timeout",
+    metavar="SECONDS",
+    default=60.0,
+    show_default=True,
+    type=click.FloatRange(0.0),
+    help="How long to wait for subscribers, and for the classifier.",
+)
+@click.option(
+    "--wait-for-results",
+    is_flag=True,
+    help="Send an image when those before it have a result, or were dropped.",
+)
+@click.option(
+    "--in-flight",
+    metavar="N",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1),
+    help="With --wait-for-results: how many images may be without one.",
+)
+@click.option(
+    "--classifier",
+    metavar="NAME",
+    default=NODE,
+    show_default=True,
+    help="Full name of the classifier that is listened to.",
+)
+@click.option(
+    "--result-timeout",
+    metavar="SECONDS",
+    default=10.0,
+    show_default=True,
+    type=click.FloatRange(0.0, min_open=True),
+    help="Give up when the classifier does not answer for so long.",
+)
+@click.option(
+    "--results",
+    metavar="OUT",
+    type=click.Path(path_type=Path),
+    help="Record what the classifier says, as a bag (mcap), or as JSON lines: OUT.jsonl.",
+)
+@click.option(
+    "--timings", is_flag=True, help="Write each image's latencies into the JSON lines too."
+)
+@click.option(
+    "--player",
+    default="efv2",
+    show_default=True,
+    type=click.Choice(["efv2", "ros2"]),
+    help="Who plays: ros2 runs `ros2 bag play` and records beside it.",
+)
+def play(
+    bag: Path,
+    topics: str,
+    rate: float | None,
+    clock: bool,
+    clock_rate: float,
+    renamed: tuple[tuple[str, str], ...],
+    wait_for_results: bool,
+    in_flight: int,
+    classifier: str,
+    results: Path | None,
+    timings: bool,
+    player: Any,
+    **options: Any,
+) -> None:
+    """Publish a BAG to running nodes, as it was recorded.
+
+    BAG is a rosbag2 folder or a file of one: sqlite3 or mcap, compressed or not. Messages go out
+    as they lie in it, with the QoS that their topics had; of several publishers' QoS, what serves
+    all subscribers. Of a damaged bag, what can be read is played; the exit status is 1 then.
+
+    With --wait-for-results or --results, what the classifier makes of the images is followed to
+    the last one. The latency end_to_end is by the classifier's clock: under --clock no finer than
+    --clock-rate, and nothing where images go as fast as their results come.
+    """
+    if wait_for_results and player == "ros2":
+        raise click.UsageError("ros2 bag play cannot wait for results: leave one of them out")
+    if timings and not (results and results.suffix == ".jsonl"):
+        raise click.UsageError("--timings needs --results OUT.jsonl")
+    if results and results.exists():
+        raise BagError(f"cannot write {results}: it exists already")
+    try:
+        from efv2_ros.play.session import PlayOptions
+    except ImportError as error:
+        raise ros_is_missing(error) from error
+    how = PlayOptions(
+        topics=[each for each in topics.split(",") if each],
+        rate=rate or (math.inf if wait_for_results else 1.0),
+        clock_rate=clock_rate if clock else 0.0,
+        renamed=dict(renamed),
+        in_flight=in_flight if wait_for_results else 0,
+        classifier=f"/{classifier.removeprefix('/')}",
+        results=results,
+        player=player,
+        **options,
+    )
+    try:
+        played, run = _play(bag, how, timings=timings)
+    except KeyboardInterrupt:  # before anything was played
+        sys.exit(INTERRUPTED)
+    _summarize(played, run, how)
+    if played.interrupted:
+        sys.exit(INTERRUPTED)
+    if played.problems:
+        sys.exit(1)
+
+
+def _play(bag: Path, options: PlayOptions, *, timings: bool) -> tuple[Played, Run | None]:
+    """What came of it, and the results where they are recorded."""
+    from efv2_ros.play import live
+
+    out = options.results
+    unit = "messages" if options.player == "efv2" else "results"
+    with tempfile.TemporaryDirectory(prefix="efv2_play_") as folder, image_bar(unit=unit) as bars:
+        recorded = Path(folder, "results") if out and out.suffix == ".jsonl" else out
+
+        def bar(total: int) -> Callable[[int], None]:
+            task = bars.add_task("playing", total=total)
+            return lambda done: bars.update(task, completed=done)
+
+        def say(text: str) -> None:
+            messages.print(f"[yellow]{escape(text)}[/yellow]", soft_wrap=True)
+
+        played = live.play(bag, replace(options, results=recorded), say=say, bar=bar)
+        if out is None or recorded is None:
+            return played, None
+        run = read_run(recorded)
+        if out is not recorded:
+            try:
+                with out.open("w", encoding="utf-8") as file:
+                    write_jsonl(run, file, timings=timings)
+            except OSError as error:
+                raise RunError(f"cannot write {out}: {error}") from error
+        return played, run
+
+
+def _summarize(played: Played, run: Run | None, options: PlayOptions) -> None:
+    stages = run.stages() if run is not None else {}
+    if options.clock_rate and math.isinf(options.rate):
+        stages.pop(END_TO_END, None)  # by a clock that stands still
+    if stages:
+        output.print(latency_table(stages))
+    counts = played.counts
+    late = f", up to {played.behind:.2f} s behind schedule" if played.behind >= _LATE else ""
+    if played.messages or not played.problems:
+        output.print(
+            f"{played.messages} messages in {played.seconds:.2f} s, {played.images} of them images"
+            f"{' for the classifier' if counts else ''}{late}",
+            soft_wrap=True,
+        )
+    if counts and (counts.received or not played.problems):
+        causes = ", ".join(f"{count} {cause}" for cause, count in sorted(counts.drops.items()))
+        lost = played.images - counts.received
+        output.print(
+            f"{escape(options.classifier)}: {counts.classified} classified, "
+            f"{counts.dropped} dropped{f' ({causes})' if causes else ''}"
+            f"{f', {lost} never arrived' if lost > 0 else ''}",
+            soft_wrap=True,
+        )
+    for problem in played.problems:
+        messages.print(f"[red]{escape(problem)}[/red]", soft_wrap=True)

@@ -1,0 +1,155 @@
+"""`efv2 record-demo`: a bag made of photos or a video."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import click
+from rich import filesize
+from rich.markup import escape
+
+from efv2_ros.bags.demo_bag import (
+    HBMEM,
+    START,
+    DemoCamera,
+    Recorded,
+    parse_rate,
+    parse_stamp,
+    record,
+)
+from efv2_ros.cli.console import INTERRUPTED, bar_total, ctrl_c, image_bar, messages, output
+from efv2_ros.cli.options import Parsed
+from efv2_ros.pictures.encode import ENCODERS, FILE_SUFFIXES
+
+_PIXELS = click.IntRange(1, 16384)
+
+
+@click.command("record-demo")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.argument(
+    "paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(path_type=Path)
+)
+@click.option(
+    "--encoding",
+    type=click.Choice([*ENCODERS, *FILE_SUFFIXES]),
+    help="Of the images: jpeg and png make CompressedImage, the others Image.  "
+    "[default: bgr8, or nv12 with --hbmem]",
+)
+@click.option(
+    "--hbmem", type=click.Choice(HBMEM), help="Make TROS's HbmMsg of this size, with nv12."
+)
+@click.option(
+    "--rate",
+    type=Parsed("HZ", parse_rate),
+    help="Images a second, as 29.97 or 30000/1001.  [default: a video's own, 10 for photos]",
+)
+@click.option(
+    "--frames",
+    type=click.IntRange(1),
+    help="How many images, going round if there are fewer.  [default: each once]",
+)
+@click.option("--width", type=_PIXELS, help="Resize to this width.")
+@click.option(
+    "--height", type=_PIXELS, help="Resize to this height; with one of them the aspect is kept."
+)
+@click.option(
+    "--topic",
+    default="",
+    help="Topic of the images.  [default: /image; /image/compressed as image_transport names it; "
+    "/hbmem_img as TROS does]",
+)
+@click.option(
+    "--frame-id", help="frame_id of the headers, which HbmMsg has not.  [default: camera]"
+)
+@click.option(
+    "--start",
+    default=str(START),
+    show_default=True,
+    type=Parsed("SECONDS", parse_stamp),
+    help="Stamp of the first image, with up to nine decimals.",
+)
+@click.option(
+    "--camera-qos",
+    default="reliable",
+    show_default=True,
+    type=click.Choice(["reliable", "best_effort"]),
+    help="What the camera offered, which a player offers again.",
+)
+@click.option(
+    "--storage",
+    default="mcap",
+    show_default=True,
+    type=click.Choice(["mcap", "sqlite3"]),
+    help="Format of the bag.",
+)
+@click.option(
+    "--compress",
+    "compression",
+    default="none",
+    show_default=True,
+    type=click.Choice(["none", "chunk", "message", "file"]),
+    help="Compress with zstd: chunk is mcap's own way, message and file are rosbag2's.",
+)
+def record_demo(
+    out: Path,
+    paths: tuple[Path, ...],
+    encoding: str | None,
+    hbmem: str | None,
+    rate: Fraction | None,
+    frames: int | None,
+    width: int | None,
+    height: int | None,
+    topic: str,
+    frame_id: str | None,
+    start: int,
+    camera_qos: str,
+    **bag: Any,
+) -> None:
+    """Make the bag OUT of photos, folders of photos, or a video.
+
+    For tests and bug reports: neither a camera nor ROS is needed. Image i, from 0, is stamped
+    START + i / RATE seconds, rounded to the nanosecond, so the same pictures and options make the
+    same messages. JPEG and PNG files are kept as they are where they have the encoding asked for
+    and are not resized.
+
+    A photo that cannot be read is left out. Ctrl-C ends the bag after the image being written;
+    pressed again, it removes it.
+    """
+    if hbmem and frame_id is not None:
+        raise click.UsageError("HbmMsg has no header, so --frame-id does not go with --hbmem")
+    camera = DemoCamera(
+        encoding or ("nv12" if hbmem else "bgr8"), hbmem or "", width or 0, height or 0, topic,
+        "camera" if frame_id is None else frame_id, start, rate, camera_qos == "reliable",
+    )  # fmt: skip
+    with image_bar() as bar, ctrl_c() as pressed:
+        task = bar.add_task(escape(camera.topic_name), total=bar_total(None))
+        recorded = record(
+            out, paths, camera, frames=frames or 0, **bag,
+            progress=lambda done, total: bar.update(
+                task, completed=done, total=bar_total(max(done, total) if total else None)
+            ),
+            left_out=lambda reason: messages.print(f"[yellow]left out: {escape(reason)}"),
+            stopped=pressed,
+        )  # fmt: skip
+    if recorded.frames:
+        _summarize(out, camera, recorded)
+    if pressed():
+        end = "the bag ends there" if recorded.frames else "there is no bag"
+        messages.print(f"[yellow]Ctrl-C was pressed: {end}")
+        sys.exit(INTERRUPTED)
+
+
+def _summarize(out: Path, camera: DemoCamera, recorded: Recorded) -> None:
+    images = "1 image" if recorded.frames == 1 else f"{recorded.frames} images"
+    output.print(
+        f"{escape(str(out))}: {images} of {camera.encoding} on "
+        f"{escape(camera.topic_name)} ({camera.type_name}), "
+        f"{recorded.duration / 1e9:g} s at {float(recorded.rate):g} Hz, "
+        f"{filesize.decimal(recorded.size)}; next: "
+        f"[bold]efv2 replay {escape(shlex.quote(str(out)))}[/bold]",
+        soft_wrap=True,
+    )

@@ -1,0 +1,94 @@
+"""`efv2 report`: a run as an HTML page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+from rich.filesize import decimal
+from rich.markup import escape
+
+from efv2_ros.cli.console import messages, output
+from efv2_ros.messages.typestore import BagError
+from efv2_ros.replay.run import Run
+
+
+@click.command()
+@click.argument("results", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--out",
+    metavar="OUT.html",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The page.  [default: RESULTS with the suffix .html]",
+)
+@click.option(
+    "--bag",
+    "bag_path",
+    metavar="BAG",
+    type=click.Path(path_type=Path),
+    help="The bag that was classified, for thumbnails.  [default: the one RESULTS names, if it "
+    "is here]",
+)
+@click.option(
+    "--topic",
+    default="",
+    help="Topic of the images in BAG; needed only if there are several and RESULTS names none.",
+)
+def report(results: Path, out: Path | None, bag_path: Path | None, topic: str) -> None:
+    """Turn RESULTS into one HTML page: latency, drops, and which class was seen when.
+
+    RESULTS is what efv2 replay wrote, with --jsonl (latencies only with --timings) or --out, or a
+    recording of the node's topics. The page needs no other file and no network.
+    """
+    from efv2_ros.replay.results import read_run
+    from efv2_ros.report.page import write_report
+
+    run = read_run(results)
+    out = out or _beside(results)
+    if out.exists() and out.samefile(results):
+        raise click.UsageError(f"the page would replace the results {results}")
+    named = Path(str(run.info.get("bag") or ""))
+    pictures: dict[int, NDArray[np.uint8]] = {}
+    if bag_path:
+        pictures = _thumbnails(run, bag_path, topic)
+    elif named.name and named.exists():
+        try:
+            pictures = _thumbnails(run, named, topic)
+        except BagError as error:  # nobody asked for it
+            messages.print(f"[yellow]no thumbnails: {escape(str(error))}[/yellow]", soft_wrap=True)
+    write_report(run, out, pictures)
+    thumbnails = f"{len(pictures)} thumbnails" if pictures else "no thumbnails: see --bag"
+    output.print(
+        f"wrote {escape(str(out))} ({len(run.frames):,} images, {thumbnails}, "
+        f"{decimal(out.stat().st_size)})",
+        soft_wrap=True,
+    )
+
+
+def _beside(results: Path) -> Path:
+    if not results.name:  # as of `.`
+        results = results.resolve()
+    return results.with_name(f"{results.name if results.is_dir() else results.stem}.html")
+
+
+def _thumbnails(run: Run, path: Path, topic: str) -> dict[int, NDArray[np.uint8]]:
+    """Pictures of those images that the page would like to show.
+
+    Raises:
+        BagError: The bag cannot be read, or it does not hold the images.
+    """
+    from efv2_ros.bags.bag import Bag
+    from efv2_ros.report.thumbnails import find_thumbnails, wanted_thumbnails
+
+    wanted = wanted_thumbnails(run)
+    with messages.status(f"reading {escape(str(path))}"), Bag(path) as bag:
+        images = bag.image_topic(topic or str(run.info.get("topic") or ""))
+        pictures = find_thumbnails(run, wanted, bag.images(images))
+    for problem in bag.problems:
+        messages.print(f"[red]{escape(problem)}[/red]", soft_wrap=True)
+    if wanted and not pictures:
+        raise BagError(f"{path} holds none of the images of the run")
+    return pictures

@@ -1,0 +1,1 @@
+"""What talks to a running classifier: its process, a listener, requests."""

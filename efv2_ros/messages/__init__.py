@@ -1,0 +1,1 @@
+"""ROS's wire format without ROS: CDR, image messages, message types."""

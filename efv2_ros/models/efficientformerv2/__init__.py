@@ -1,0 +1,1 @@
+"""EfficientFormerV2 as an ONNX model, written without torch."""

@@ -1,0 +1,294 @@
+"""EfficientFormerV2 as an ONNX model, written without torch.
+
+The graph is the one that timm's model gives through `torch.onnx.export` in evaluation mode at
+opset 11, node for node and under the same node names: recipes for the BPU toolchain name nodes,
+and its compiler fuses a GELU only in the five-node form of that export. BatchNorm is folded into
+the convolution before it, as the exporter does. One thing is simpler: the attention biases are
+gathered here, not by the graph.
+
+Paper: Li et al., Rethinking Vision Transformers for MobileNet Size and Speed,
+https://arxiv.org/abs/2212.08059. Definition: timm/models/efficientformer_v2.py (Apache-2.0).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import tempfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from efv2_ros.models.efficientformerv2.graph import (
+    ARCHITECTURES,
+    CLASSES,
+    IMAGE_SIDE,
+    SIZES,
+    Array,
+    Network,
+    Shape,
+    Size,
+)
+from efv2_ros.models.modelfile import ModelError
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+
+__all__ = [
+    "CLASSES",
+    "IMAGE_SIDE",
+    "SIZES",
+    "Size",
+    "State",
+    "WeightsError",
+    "build",
+    "load_state",
+    "parameter_count",
+    "parameter_shapes",
+    "seeded_state",
+    "write",
+]
+
+_OPSET = 11
+_IR_VERSION = 6  # of ONNX 1.6, which brought opset 11
+
+# Of random values, by the last part of a tensor's name. timm's own initial layer scale (gamma),
+# 1e-5, would switch every block off.
+_RANGES: Mapping[str, tuple[float, float]] = {
+    "weight": (0.8, 1.2),  # of a BatchNorm
+    "bias": (-0.02, 0.02),
+    "running_mean": (-0.02, 0.02),
+    "running_var": (0.8, 1.4),
+    "gamma": (0.2, 1.0),
+    "attention_biases": (-1.0, 1.0),
+}
+_HEAD_GAIN = 6  # gives logits a standard deviation of 1.5 (s0) to 5 (l)
+
+
+class WeightsError(ModelError):
+    """Weights that are not those of an EfficientFormerV2; the message says in what way."""
+
+
+# --- Weights
+
+
+@dataclass(frozen=True)
+class State:
+    """All weights of one network.
+
+    Attributes:
+        size: the network they are of.
+        tensors: float32 arrays under timm's names (`stem.conv1.conv.weight`, ...), exactly those
+            of `parameter_shapes(size)`.
+        source: where they come from, for people to read; it is recorded in the model, and starts
+            with `untrained` if they were never trained.
+
+    Raises:
+        WeightsError: a tensor is missing, has the wrong shape, or is not part of the network.
+    """
+
+    size: Size
+    tensors: Mapping[str, Array]
+    source: str
+
+    def __post_init__(self) -> None:
+        expected = parameter_shapes(self.size)
+        network = f"efficientformerv2_{self.size}"
+        if missing := [name for name in expected if name not in self.tensors]:
+            raise WeightsError(f"{network} needs {_some(missing)}")
+        if extra := [name for name in self.tensors if name not in expected]:
+            raise WeightsError(f"{network} has no {_some(extra)}")
+        for name, shape in expected.items():
+            if self.tensors[name].shape != shape:
+                raise WeightsError(
+                    f"{name} has shape {list(self.tensors[name].shape)}, "
+                    f"but in {network} it is {list(shape)}"
+                )
+
+
+def load_state(path: Path, size: Size | None = None) -> State:
+    """Read trained weights from a safetensors file.
+
+    Args:
+        path: a file with timm's tensor names, such as the `model.safetensors` of
+            `timm/efficientformerv2_s0.snap_dist_in1k` on the Hugging Face hub.
+        size: the network they must be of; None takes what the file holds.
+
+    Raises:
+        WeightsError: the file cannot be read, is no safetensors file, or holds other weights.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from error
+    try:
+        stored: dict[str, npt.NDArray[Any]] = load(content)
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise WeightsError(f"{path} is not a safetensors file of weights: {error}") from error
+
+    # A counter that only training uses.
+    tensors = {n: t for n, t in stored.items() if not n.endswith(".num_batches_tracked")}
+    for name, tensor in tensors.items():
+        if not np.issubdtype(tensor.dtype, np.floating):
+            raise WeightsError(f"{path}: {name} is {tensor.dtype}, not floating point")
+
+    found = _size_of(path, tensors)
+    if size is not None and size != found:
+        raise WeightsError(f"{path} holds efficientformerv2_{found}, not efficientformerv2_{size}")
+    source = f"{path.name} sha256 {hashlib.sha256(content).hexdigest()}"
+    weights = {name: tensor.astype(np.float32, copy=False) for name, tensor in tensors.items()}
+    try:
+        return State(found, weights, source)
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from None
+
+
+def seeded_state(size: Size, seed: int = 0) -> State:
+    """Random weights: the network is untrained, yet its logits depend on the image.
+
+    Every tensor has a random stream of its own, seeded by `seed` and its name. NumPy's legacy
+    generator is frozen, so the values are the same with every NumPy and on every machine.
+
+    Args:
+        size: the network.
+        seed: 0..2**32 - 1.
+    """
+    return State(
+        size,
+        {
+            name: _random_tensor(np.random.RandomState([seed, zlib.crc32(name.encode())]), name, s)
+            for name, s in parameter_shapes(size).items()
+        },
+        f"untrained seed {seed}",
+    )
+
+
+@cache
+def parameter_shapes(size: Size) -> Mapping[str, Shape]:
+    """The shape of every tensor of a network, BatchNorm's statistics included, by timm's name."""
+    shapes: dict[str, Shape] = {}
+
+    def record(name: str, shape: Shape) -> Array:
+        shapes[name] = shape
+        return np.zeros(shape, np.float32)
+
+    Network(record).classifier(ARCHITECTURES[size])
+    return shapes
+
+
+def parameter_count(size: Size) -> int:
+    """How many trainable parameters a network has, before BatchNorm is folded."""
+    return sum(
+        math.prod(shape)
+        for name, shape in parameter_shapes(size).items()
+        if "running_" not in name
+    )
+
+
+def _random_tensor(random: np.random.RandomState, name: str, shape: Shape) -> Array:
+    """Values that neither drown the image in what all images share nor blow up on the way.
+
+    Sums are taken over integers, so that they are exact whatever the order of addition.
+    """
+    kind = name.rsplit(".", 1)[-1]
+    if kind == "weight" and len(shape) > 1:
+        return _random_filters(random, shape)
+    low, high = _RANGES[kind]
+    return (low + (high - low) * random.random_sample(shape)).astype(np.float32)
+
+
+def _random_filters(random: np.random.RandomState, shape: Shape) -> Array:
+    """Weights of a convolution or linear layer, of unit norm for each output."""
+    inputs, axes = shape[1], tuple(range(1, len(shape)))
+    draws = random.randint(-1024, 1024, shape, dtype=np.int64)
+    if inputs != 3:
+        # Zero mean: a GELU's outputs have a mean that says nothing about the image. A filter
+        # that lets it through adds it up from layer to layer. Colours have no such mean.
+        draws = math.prod(shape[1:]) * draws - draws.sum(axes, keepdims=True)
+    filters: npt.NDArray[np.float64] = draws / np.sqrt((draws**2).sum(axes, keepdims=True))
+    if inputs == 1:
+        filters += 1 / math.prod(shape[1:])  # a channel's own mean does say something: keep it
+    if len(shape) == 2:
+        filters *= _HEAD_GAIN
+    return filters.astype(np.float32)
+
+
+def _size_of(path: Path, tensors: Mapping[str, npt.NDArray[Any]]) -> Size:
+    """Tell the network by the width of its last stage, which differs in every size."""
+    norm = tensors.get("norm.weight")
+    if norm is None:
+        raise WeightsError(f"{path} is not of timm's EfficientFormerV2: it has no norm.weight")
+    for size, architecture in ARCHITECTURES.items():
+        if norm.shape == architecture.widths[-1:]:
+            return size
+    raise WeightsError(
+        f"{path} is of no size of EfficientFormerV2: norm.weight has shape {list(norm.shape)}"
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first names of a list, and how many more there are."""
+    shown = ", ".join(names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
+
+
+# --- The model
+
+
+def build(state: State) -> ModelProto:
+    """Make the ONNX model: opset 11, `data` float32 1x3x224x224 to `output` float32 1x1000.
+
+    `data` is a normalised RGB image, `output` the logits. The metadata records `model` (for
+    example `efficientformerv2_s0`) and `weights`, the state's source.
+
+    Args:
+        state: the weights, and with them the size.
+    """
+    from onnx import TensorProto, helper
+
+    name = f"efficientformerv2_{state.size}"
+    network = Network(lambda tensor, _: state.tensors[tensor])
+    network.classifier(ARCHITECTURES[state.size])
+    image = [1, 3, IMAGE_SIDE, IMAGE_SIDE]
+    graph = helper.make_graph(
+        network.nodes,
+        name,
+        [helper.make_tensor_value_info("data", TensorProto.FLOAT, image)],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, [1, CLASSES])],
+        network.initializers,
+    )
+    model = helper.make_model(
+        graph,
+        producer_name="efv2_ros",
+        opset_imports=[helper.make_opsetid("", _OPSET)],
+        ir_version=_IR_VERSION,
+    )
+    helper.set_model_props(model, {"model": name, "weights": state.source})
+    return model
+
+
+def write(path: Path, state: State) -> None:
+    """Build a model and write it to a file, which appears whole or not at all.
+
+    Args:
+        path: the file, made or replaced; its folder is made if need be.
+        state: the weights, and with them the size.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
+        part = Path(folder) / path.name
+        part.write_bytes(build(state).SerializeToString(deterministic=True))
+        part.replace(path)

@@ -1,0 +1,1 @@
+"""Photos, videos and pictures for people: reading, encoding, annotating."""

@@ -1,0 +1,150 @@
+"""Photos or a video as a stream of frames, as a camera would take them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from efv2_ros.errors import Efv2Error
+from efv2_ros.pictures.annotate import bgr_frame
+from efv2_ros.pictures.photo import SUFFIXES, find_photos, read_photo
+from efv2_ros.vision.frame import Frame, FrameError, Header
+
+PHOTO_RATE = Fraction(10)
+"""Photos a second."""
+
+_LARGEST_DENOMINATOR = 1001
+"""Of a video's rate, which OpenCV rounds to a float: NTSC's rates are 24000, 30000 / 1001."""
+
+_FILE_STARTS = {"jpeg": b"\xff\xd8\xff", "png": b"\x89PNG\r\n\x1a\n"}
+
+
+class PicturesError(Efv2Error):
+    """There is no picture, or none that can be read."""
+
+
+class Pictures:
+    """Photos in their order, or a video's frames, as `bgr8`; their stamps are 0.
+
+    Args:
+        paths: Photos and folders of them; or one video.
+        left_out: Told, once for each, why a photo cannot be read; from then on it is left out.
+        kept: `jpeg`, `png`: files of these encodings are given as they are, undecoded.
+
+    Attributes:
+        rate: Pictures a second at which they are meant to be seen.
+
+    Raises:
+        PicturesError: At a path there is nothing, or nothing that can be read.
+        FrameError: In a folder there is no photo.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], left_out: Callable[[str], None], kept: Collection[str] = ()
+    ) -> None:
+        self._name = ", ".join(map(str, paths))
+        self._source: _Photos | _Video
+        others = [each for each in paths if not _holds_photos(each)]
+        if not others:
+            self._source = _Photos(find_photos(paths), left_out, kept)
+        else:
+            self._source = _Video(others[0])
+            if len(paths) > 1:
+                raise PicturesError(f"{others[0]} is a video, which comes alone or not at all")
+        self.rate = self._source.rate
+
+    def __len__(self) -> int:
+        """Pictures of a pass, as far as is known; a video may say nothing, which is 0, or lie."""
+        return len(self._source)
+
+    def once(self) -> Iterator[Frame]:
+        """All of them.
+
+        Raises:
+            PicturesError: None can be read.
+        """
+        empty = True
+        for frame in self._source.frames():
+            yield frame
+            empty = False
+        if empty:
+            raise PicturesError(f"no image can be read from {self._name}")
+
+    def endless(self) -> Iterator[Frame]:
+        """All of them, again and again.
+
+        Raises:
+            PicturesError: None can be read.
+        """
+        while True:
+            yield from self.once()
+
+
+class _Photos:
+    rate = PHOTO_RATE
+
+    def __init__(
+        self, files: list[Path], left_out: Callable[[str], None], kept: Collection[str]
+    ) -> None:
+        self._files = files
+        self._left_out = left_out
+        self._kept = kept
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def frames(self) -> Iterator[Frame]:
+        for file in list(self._files):
+            try:
+                frame = self._read(file)
+            except (FrameError, OSError) as error:
+                self._files.remove(file)
+                self._left_out(str(error))
+                continue
+            yield frame
+
+    def _read(self, file: Path) -> Frame:
+        if self._kept:
+            contents = np.fromfile(file, np.uint8)
+            start = contents[:8].tobytes()
+            for encoding in self._kept:
+                if start.startswith(_FILE_STARTS[encoding]):
+                    return Frame(Header(frame_id=file.name), encoding, contents)
+        return read_photo(file)
+
+
+class _Video:
+    def __init__(self, path: Path) -> None:
+        if not path.exists():
+            raise PicturesError(f"there is no file {path}")
+        video = cv2.VideoCapture(str(path))
+        if not video.isOpened():
+            raise PicturesError(f"{path} is neither a photo nor a video OpenCV can read")
+        self._path = path
+        self._length = max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))
+        rate = video.get(cv2.CAP_PROP_FPS)
+        self.rate = _exact(rate) if 0 < rate < math.inf else PHOTO_RATE
+
+    def __len__(self) -> int:
+        return self._length
+
+    def frames(self) -> Iterator[Frame]:
+        video = cv2.VideoCapture(str(self._path))
+        while True:
+            read, image = video.read()
+            if not read:
+                return
+            yield bgr_frame(Header(frame_id=self._path.name), np.asarray(image, np.uint8))
+
+
+def _exact(rate: float) -> Fraction:
+    return Fraction(rate).limit_denominator(_LARGEST_DENOMINATOR) or Fraction(rate)
+
+
+def _holds_photos(path: Path) -> bool:
+    return path.is_dir() or path.suffix.lower() in SUFFIXES

@@ -1,0 +1,1 @@
+"""Live replay: a bag played to the running classifier, its results recorded."""

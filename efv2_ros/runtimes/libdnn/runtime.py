@@ -1,0 +1,274 @@
+"""The X5's BPU through libdnn.so itself: several tasks in flight, none of them holding the GIL.
+
+Each slot has tensors of its own in cached BPU memory. Images are converted straight into them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+import threading
+import time
+from contextlib import suppress
+from ctypes import byref, c_char_p, c_int32, c_void_p
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from efv2_ros.runtimes.base import (
+    DeviceLostError,
+    ImageInput,
+    InferenceError,
+    InferenceTimeoutError,
+    ModelLoadError,
+    RunOptions,
+    Runtime,
+    RuntimeInfo,
+)
+from efv2_ros.runtimes.libdnn.abi import (
+    TIMEOUT,
+    Cache,
+    DnnError,
+    InferCtrlParam,
+    Libdnn,
+    Tensor,
+    TensorProperties,
+)
+from efv2_ros.runtimes.libdnn.tensors import LogitsOutput, Nv12Input
+
+_LOST_AFTER = 2.0
+"""Timeouts, in times the limit, between the first in a row and the one that gives up."""
+
+
+class LibdnnRuntime(Runtime):
+    """A compiled model on the BPU."""
+
+    def __init__(self, path: Path, image: ImageInput, options: RunOptions) -> None:
+        library = Libdnn()
+        self._network = _Network(library, path, image, options)
+        try:
+            slots = [_Slot(self._network) for _ in range(options.slots)]
+        except BaseException as error:
+            self._network.close()
+            if isinstance(error, DnnError):
+                raise ModelLoadError(f"{path} cannot be loaded: {error}") from error
+            raise
+        super().__init__(
+            RuntimeInfo("libdnn", library.version, "BPU", self._network.output.classes),
+            image,
+            slots,
+        )
+
+    def close(self) -> None:
+        """See `Runtime.close`. What a hung BPU may still write to is left to the process's end."""
+        super().close()
+        self._network.close()
+
+
+def probe() -> str:
+    """Name and version of what would run a model.
+
+    Raises:
+        RuntimeUnavailableError: libdnn cannot be used here.
+    """
+    return f"libdnn {Libdnn().version}"
+
+
+def load(path: Path, image: ImageInput, options: RunOptions) -> LibdnnRuntime:
+    """Load a compiled model; see `open_runtime`."""
+    return LibdnnRuntime(path, image, options)
+
+
+class _Network:
+    """A model in the library, the tensors made for it, and what is known of the BPU's health."""
+
+    def __init__(
+        self, library: Libdnn, path: Path, image: ImageInput, options: RunOptions
+    ) -> None:
+        self.library = library
+        self.timeout = options.infer_timeout
+        self.control = InferCtrlParam(
+            bpuCoreId=0 if options.bpu_core < 0 else 1 << options.bpu_core,
+            priority=options.bpu_priority,
+        )
+        self.health = _Health(options.infer_timeout)
+        self._packed = c_void_p()
+        self._tensors: list[Tensor] = []
+        self._lock = threading.Lock()
+        try:
+            self.handle = self._open(path)
+            self.input = Nv12Input.of(self._properties("Input", path), path, image)
+            self.output = LogitsOutput.of(self._properties("Output", path), path)
+        except DnnError as error:
+            self.close()
+            raise ModelLoadError(f"{path} cannot be loaded: {error}") from error
+        except BaseException:
+            self.close()
+            raise
+
+    def tensor(self, properties: TensorProperties, sizes: tuple[int, ...]) -> Tensor:
+        """A tensor with memory of these sizes, in bytes, for as long as the network lives."""
+        tensor = Tensor(properties=properties)
+        for index, size in enumerate(sizes):
+            try:
+                tensor.sysMem[index] = self.library.allocate(size)
+            except DnnError:
+                self._free(tensor)
+                raise
+        with self._lock:
+            self._tensors.append(tensor)
+        return tensor
+
+    def free(self, tensors: tuple[Tensor, ...]) -> None:
+        """Free what `tensor` made."""
+        with self._lock:
+            self._tensors = [each for each in self._tensors if each not in tensors]
+        for tensor in tensors:
+            self._free(tensor)
+
+    def close(self) -> None:
+        """Free everything, unless the BPU may still be at work on it."""
+        if self.health.hanging:
+            return
+        for tensor in self._tensors:
+            self._free(tensor)
+        self._tensors = []
+        if self._packed:
+            with suppress(DnnError):  # nobody could do anything about it
+                self.library.call("hbDNNRelease", self._packed)
+            self._packed = c_void_p()
+
+    def _free(self, tensor: Tensor) -> None:
+        for memory in tensor.sysMem:
+            if memory.virAddr:
+                with suppress(DnnError):
+                    self.library.call("hbSysFreeMem", byref(memory))
+
+    def _open(self, path: Path) -> c_void_p:
+        call = self.library.call
+        files = (c_char_p * 1)(os.fsencode(path))
+        call("hbDNNInitializeFromFiles", byref(self._packed), files, 1)
+        names, count, handle = ctypes.POINTER(c_char_p)(), c_int32(), c_void_p()
+        call("hbDNNGetModelNameList", byref(names), byref(count), self._packed)
+        if count.value != 1:
+            raise ModelLoadError(f"{path} holds {count.value} models and not one")
+        call("hbDNNGetModelHandle", byref(handle), self._packed, names[0])
+        return handle
+
+    def _properties(self, which: str, path: Path) -> TensorProperties:
+        """Of the model's only input or output."""
+        count, properties = c_int32(), TensorProperties()
+        self.library.call(f"hbDNNGet{which}Count", byref(count), self.handle)
+        if count.value != 1:
+            raise ModelLoadError(f"{path} has {count.value} {which.lower()}s and not one")
+        self.library.call(f"hbDNNGet{which}TensorProperties", byref(properties), self.handle, 0)
+        return properties
+
+
+class _Health:
+    """Tells an inference that hung from a BPU that no longer works; threads may share it."""
+
+    def __init__(self, limit: float) -> None:
+        self.lost = False
+        self._limit = limit
+        self._first_timeout: float | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def hanging(self) -> bool:
+        """Whether the newest word of the BPU is that it did not answer."""
+        return self._first_timeout is not None
+
+    def answered(self) -> None:
+        """An inference ended, whatever came of it."""
+        if self._first_timeout is not None:
+            with self._lock:
+                self._first_timeout = None
+
+    def silent(self) -> None:
+        """An inference did not end in time, or could not be started after one that did not."""
+        now = time.monotonic()
+        with self._lock:
+            if self._first_timeout is None:
+                self._first_timeout = now
+            elif now - self._first_timeout >= _LOST_AFTER * self._limit:
+                self.lost = True
+
+
+class _Slot:
+    """An input and an output tensor and a run of the model from one to the other."""
+
+    def __init__(self, network: _Network) -> None:
+        self._network = network
+        self._milliseconds = max(1, math.ceil(network.timeout * 1e3))  # 0 would be forever
+        self._abandoned: list[tuple[Tensor, Tensor]] = []
+        self._set_up()
+
+    def commit(self) -> None:
+        try:
+            for memory in self._written:
+                self._network.library.call("hbSysFlushMem", memory, Cache.CLEAN)
+        except DnnError as error:
+            raise self._failure(error) from error
+
+    def infer(self) -> NDArray[np.float32]:
+        network, call, task = self._network, self._network.library.call, c_void_p()
+        if network.health.lost:
+            raise DeviceLostError("the BPU stopped answering")
+        try:
+            with network.library.releasing("hbDNNReleaseTask", task):
+                call(
+                    "hbDNNInfer", byref(task), self._output_array, byref(self._input),
+                    network.handle, byref(network.control),
+                )  # fmt: skip
+                call("hbDNNWaitTaskDone", task, self._milliseconds)
+                network.health.answered()
+                call("hbSysFlushMem", self._read, Cache.INVALIDATE)
+        except DnnError as error:
+            raise self._failure(error) from error
+        if self._abandoned:
+            # The BPU takes its tasks in turn, so it is done with what hung before this one.
+            for tensors in self._abandoned:
+                network.free(tensors)
+            self._abandoned.clear()
+        return network.output.logits(self._values)
+
+    def _failure(self, error: DnnError) -> InferenceError:
+        health, waited = self._network.health, error.call == "hbDNNWaitTaskDone"
+        hung = waited and error.code == TIMEOUT
+        if hung:
+            health.silent()
+            self._leave_tensors()
+        elif waited:
+            health.answered()
+        elif health.hanging:
+            health.silent()
+        if health.lost:
+            return DeviceLostError(f"the BPU stopped answering ({error})")
+        if hung:
+            limit = self._network.timeout
+            return InferenceTimeoutError(f"no answer within {limit:g} s ({error})")
+        return InferenceError(str(error))
+
+    def _leave_tensors(self) -> None:
+        """Leave the tensors to the task that hangs, which may yet write to them."""
+        self._abandoned.append((self._input, self._output))
+        try:
+            self._set_up()
+        except DnnError:
+            self._network.health.lost = True
+
+    def _set_up(self) -> None:
+        network = self._network
+        self._input = network.tensor(network.input.properties, network.input.sizes)
+        self._output = network.tensor(network.output.properties, (network.output.size,))
+        self.nv12 = network.input.planes(self._input)
+        self._values = network.output.values(self._output)
+        # What every call needs, once: ctypes objects are slow to make.
+        self._written = [
+            ctypes.pointer(self._input.sysMem[n]) for n in range(len(network.input.sizes))
+        ]
+        self._read = ctypes.pointer(self._output.sysMem[0])
+        self._output_array = byref(ctypes.pointer(self._output))

@@ -1,0 +1,142 @@
+import json
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+from http_server import serving
+from tiny_models import mean_colour, projection
+
+from efv2_ros.classify.classifier import Classifier
+from efv2_ros.classify.model import load_model
+from efv2_ros.classify.options import ModelRequest, ViewOptions
+from efv2_ros.cli.main import main
+from efv2_ros.pictures.photo import read_photo
+from efv2_ros.vision.nv12 import Roi
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """Run `efv2` with these arguments."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments, status=0):
+        result = CliRunner().invoke(main, [str(each) for each in arguments])
+        assert result.exit_code == status, result.output
+        return result
+
+    return run
+
+
+@pytest.fixture
+def model(tmp_path):
+    return projection(tmp_path / "model.onnx")
+
+
+def test_json_is_what_the_classifier_says(run, model, photos):
+    arguments = ["--fit", "letterbox", "--roi", "10,20,400,250", "--no-antialias", "--top-k", 3]
+    reports = json.loads(run("classify", *photos, "--model", model, "--json", *arguments).stdout)
+    classifier = Classifier(
+        load_model(ModelRequest(model_path=str(model))),
+        ViewOptions(fit="letterbox", roi=Roi(10, 20, 400, 250), antialias=False, top_k=3),
+    )
+    for report, photo in zip(reports, photos, strict=True):
+        prediction = classifier.classify(read_photo(photo)).prediction
+        assert report["file"] == str(photo)
+        assert report["untrained"] is False
+        assert [each["class_id"] for each in report["results"]] == list(prediction.class_ids)
+        assert [each["score"] for each in report["results"]] == pytest.approx(prediction.scores)
+        assert set(report["milliseconds"]) == {"convert", "infer", "postprocess"}
+
+
+def test_a_table_for_people_and_annotated_photos(run, model, photos, tmp_path):
+    labels = tmp_path / "labels.txt"
+    labels.write_text("\n".join(f"thing number {n}" for n in range(1000)))
+    out = tmp_path / "out"
+    result = run(
+        "classify", photos[0].parent, "--model", model, "--labels", labels, "--annotate", out
+    )
+    assert result.stdout.count("thing number") == 5 * len(photos)
+    for photo in photos:
+        before, after = cv2.imread(str(photo)), cv2.imread(str(out / photo.name))
+        assert before.shape == after.shape
+        assert np.abs(before.astype(int) - after).max() > 100
+
+
+def test_a_model_of_ones_own(run, photos, tmp_path):
+    path = mean_colour(tmp_path / "mean.onnx", height=64, width=96)
+    (report,) = json.loads(
+        run(
+            "classify", photos[0], "--model", path, "--mean", "0,0,0", "--scale", "1,1,1", "--json"
+        ).stdout
+    )
+    bgr = cv2.imread(str(photos[0])).reshape(-1, 3).mean(axis=0)
+    assert report["results"][0]["class_id"] == int(np.argmax(bgr[::-1]))
+    assert report["results"][0]["label"].startswith("class ")
+
+
+def test_untrained_is_said_with_every_label(run, photos):
+    result = run("classify", photos[0], "--untrained")
+    assert result.stdout.count("(untrained)") == 5 + 1  # the labels and the model's name
+    assert "mean nothing" in " ".join(result.stderr.split())
+    (report,) = json.loads(run("classify", photos[0], "--untrained", "--json").stdout)
+    assert report["untrained"] is True
+
+
+def test_errors_are_one_line_with_the_cure(run, photos, model, tmp_path):
+    result = run("classify", photos[0], status=1)
+    assert "efv2 models fetch s0 --format onnx" in result.stderr
+    assert "Traceback" not in result.output
+    result = run("classify", tmp_path / "absent.jpg", "--model", model, status=1)
+    assert "absent.jpg" in result.stderr
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"not a photo")
+    result = run("classify", broken, photos[0], "--model", model, "--json", status=1)
+    assert "broken.jpg" in result.stderr
+    assert len(json.loads(result.stdout)) == 1  # the good one is classified all the same
+    result = run("classify", photos[0], "--model", model, "--annotate", "x.nothing", status=1)
+    assert "x.nothing" in result.stderr
+    for roi in ("1,2", "0,0,0,5", "-1,0,5,5"):
+        assert "roi" in run("classify", photos[0], "--roi", roi, status=2).stderr
+
+
+def test_models_are_listed_fetched_and_verified(run, tmp_path, model, monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+    with serving() as server:
+        server.behaviour.content = model.read_bytes()
+        catalog = tmp_path / "catalog.yaml"
+        entry = {
+            "input": {"height": 224, "width": 224},
+            "classes": 1000,
+            "files": {"onnx": server.url("mine.onnx")},
+        }
+        catalog.write_text(yaml.safe_dump({"models": {"mine": entry}}))
+        assert "not here" in run("models", "list", "--catalog", catalog).stdout
+        assert "fetched" in run("models", "fetch", "mine", "--catalog", catalog).stdout
+        assert "already here" in run("models", "fetch", "mine", "--catalog", catalog).stdout
+        assert "good" in run("models", "verify", "--catalog", catalog).stdout
+        cached = next((tmp_path / "cache").rglob("mine.onnx"))
+        cached.write_bytes(cached.read_bytes()[:-1])
+        assert "bad" in run("models", "verify", "--catalog", catalog, status=1).stdout
+        assert "fetched" in run("models", "fetch", "mine", "--catalog", catalog).stdout
+        server.behaviour.content = b"<html>moved</html>"
+        result = run("models", "fetch", "mine", "--catalog", catalog, "--update", status=1)
+        assert "web page" in result.stderr
+        assert "good" in run("models", "verify", "--catalog", catalog).stdout
+    assert "s9" in run("models", "fetch", "s9", status=1).stderr
+
+
+def test_a_network_is_built_from_seeded_weights(run, tmp_path, photos):
+    path = tmp_path / "s0.onnx"
+    run("models", "build", "s0", path, "--seed", 3)
+    (report,) = json.loads(run("classify", photos[0], "--model", path, "--json").stdout)
+    assert report["untrained"] is True
+    result = run("models", "build", "s0", path, "--weights", path, status=1)
+    assert "s0.onnx" in result.stderr
+
+
+def test_doctor_names_what_is_missing_and_the_cure(run):
+    shown = run("doctor").stdout
+    assert "ONNX Runtime" in shown
+    assert "efv2 models fetch s0 --format onnx" in shown

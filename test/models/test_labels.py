@@ -1,0 +1,82 @@
+"""Label files of every kind, good and bad."""
+
+from __future__ import annotations
+
+import pytest
+
+from efv2_ros.models.labels import LabelsError, load_class_names, load_labels
+from efv2_ros.resources import share_path
+
+THREE = ("tench", "goldfish", "great white shark")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.txt", "tench\ngoldfish\ngreat white shark\n"),
+        ("a.txt", "tench\r\ngoldfish\r\ngreat white shark\r\n\r\n"),
+        ("a.txt", "\ufefftench\n goldfish \ngreat white shark"),
+        ("labels", "tench\ngoldfish\ngreat white shark"),
+        ("a.json", '["tench", "goldfish", "great white shark"]'),
+        ("a.json", '{"2": "great white shark", "0": "tench", "1": "goldfish"}'),
+        ("a.json", '{"0": ["n1", "tench"], "1": ["n2", "goldfish"], "2": ["great white shark"]}'),
+        ("a.yaml", "- tench\n- goldfish\n- great white shark\n"),
+        ("a.YML", "1: goldfish\n0: tench\n2: great white shark\n"),
+    ],
+)
+def test_good_files(tmp_path, name, text):
+    path = tmp_path / name
+    path.write_bytes(text.encode())
+    assert load_labels(path, 3) == THREE
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.txt", b"tench\ngoldfish\n", "2 names, but the model has 3"),
+        ("a.json", b'["tench", "goldfish"]', "2 names, but the model has 3"),
+        ("a.json", b'{"0": "a", "1": "b", "2": "c", "3": "d"}', "4 names, but the model has 3"),
+        ("a.yaml", b"- tench\n- goldfish\n", "2 names, but the model has 3"),
+        ("a.yaml", b"0: a\n1: b\n2: c\n3: d\n", "4 names, but the model has 3"),
+        ("a.txt", b"tench\n\ngoldfish\n", "no name for class 1"),
+        ("a.txt", b"\xff\xfe\x80", "cannot read"),
+        ("a.txt", b"", "0 names"),
+        ("a.json", b"[1, 2, 3]", "no name for class 0"),
+        ("a.json", b'["a", [], "c"]', "no name for class 1"),
+        ("a.json", b'["a", null, "c"]', "no name for class 1"),
+        ("a.json", b'{"0": "a", "1": "b", "3": "d"}', "no name for class 2"),
+        ("a.json", b'{"0": "a", "00": "b", "2": "c"}', "names class 0 twice"),
+        ("a.json", b'{"tench": 0}', "'tench' where a class id goes"),
+        ("a.json", b'"tench"', "neither a list nor a map"),
+        ("a.json", b"[", "not valid JSON"),
+        ("a.json", b"[" * 100_000, "not valid JSON"),
+        ("a.yaml", b"a: [", "not valid YAML"),
+        ("a.yaml", b"", "neither a list nor a map"),
+        ("a.yaml", b"!!python/object:os.system {}", "not valid YAML"),
+    ],
+)
+def test_bad_files(tmp_path, name, content, message):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(LabelsError, match=message) as caught:
+        load_labels(path, 3)
+    assert str(path) in str(caught.value)
+
+
+def test_all_that_a_class_is_called(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text('[["n01440764", 5, " tench "], ["goldfish"], "great white shark"]')
+    assert load_class_names(path, 3) == (
+        ("n01440764", "tench"), ("goldfish",), ("great white shark",),
+    )  # fmt: skip
+    assert load_labels(path, 3) == THREE
+    shipped = load_class_names(share_path("models", "labels", "imagenet1k.json"), 1000)
+    assert shipped[1] == ("n01443537", "goldfish")
+    assert len({names[0] for names in shipped}) == len({names[1] for names in shipped}) == 1000
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(LabelsError, match="cannot read"):
+        load_labels(tmp_path / "none.txt", 3)
+    with pytest.raises(LabelsError, match="cannot read"):
+        load_labels(tmp_path, 3)

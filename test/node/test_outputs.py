@@ -1,0 +1,110 @@
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
+from rclpy.serialization import deserialize_message
+from tiny_models import projection
+
+from efv2_ros.classify.classifier import Classifier
+from efv2_ros.classify.model import load_model
+from efv2_ros.classify.options import ModelRequest
+from efv2_ros.node.publishers import Outputs
+from efv2_ros.pictures.annotate import BgrConverter
+from efv2_ros.pictures.photo import read_photo
+from efv2_ros.replay import results
+from efv2_ros.replay.run import FrameResult
+from efv2_ros.vision.frame import Header
+
+
+@pytest.fixture
+def node(ros):
+    node = LifecycleNode("test_outputs")
+    yield node
+    node.destroy_node()
+
+
+def test_what_ids_mean_comes_before_the_first_result(node, tmp_path, photos, monkeypatch):
+    published = []
+    monkeypatch.setattr(
+        LifecyclePublisher, "publish", lambda self, message: published.append(self.topic_name)
+    )
+    outputs = Outputs(node)
+    frame = read_photo(photos[0])
+    for seed in (0, 1):
+        path = projection(tmp_path / f"{seed}.onnx", seed=seed)
+        result = Classifier(load_model(ModelRequest(model_path=str(path)))).classify(frame)
+        for _ in range(2):
+            outputs.publish(frame, result)
+    first = ["/test_outputs/label_info", "/test_outputs/vision_info"]
+    every = ["/test_outputs/classification"]
+    assert published == [*first, *every, *every] * 2
+
+
+def test_where_every_result_matters_more_of_them_are_kept(node):
+    depths = [Outputs(node, every=every)._classification.qos_profile.depth for every in (0, 1)]
+    assert depths == [10, 1000]
+
+
+def test_nothing_is_drawn_while_nobody_looks(node, tmp_path, photos, monkeypatch):
+    def draw(*_):
+        raise AssertionError("drawn for nobody")
+
+    monkeypatch.setattr(BgrConverter, "__call__", draw)
+    frame = read_photo(photos[0])
+    path = projection(tmp_path / "m.onnx")
+    result = Classifier(load_model(ModelRequest(model_path=str(path)))).classify(frame)
+    outputs = Outputs(node)
+    outputs.publish_annotated(frame, result)
+    monkeypatch.setattr(LifecyclePublisher, "get_subscription_count", lambda self: 1)
+    with pytest.raises(AssertionError, match="nobody"):
+        outputs.publish_annotated(frame, result)
+
+
+def test_latencies_are_published_as_bags_of_results_have_them(ros, monkeypatch):
+    published, listeners = [], 0
+
+    def publish(publisher, message):
+        published.append((publisher.topic_name, message))
+
+    monkeypatch.setattr(LifecyclePublisher, "publish", publish)
+    monkeypatch.setattr(LifecyclePublisher, "get_subscription_count", lambda self: listeners)
+    node = LifecycleNode("efv2_classifier")
+    outputs, header = Outputs(node), Header(12, 34, "camera")
+    outputs.publish_latency(header, {"wait": 0.001})
+    assert not published  # nobody listens
+    listeners = 1
+    outputs.publish_latency(header, {"wait": 0.0010004, "end_to_end": 2.0})
+    node.destroy_node()
+    ((topic, message),) = published
+    assert topic == "/efv2_classifier/latency"
+    frame = FrameResult(header, milliseconds={"wait": 1.0004, "end_to_end": 2000.0})
+    assert message == deserialize_message(results._latency(frame), DiagnosticArray)
+
+
+def test_every_annotated_image_is_drawn_in_the_same_memory(node, tmp_path, photos, monkeypatch):
+    published, memories = [], []
+
+    def publish(_, message):
+        published.append((message.header.frame_id, message.width, message.data.tobytes()))
+        memories.append(message.data)
+
+    monkeypatch.setattr(LifecyclePublisher, "publish", publish)
+    monkeypatch.setattr(LifecyclePublisher, "get_subscription_count", lambda self: 1)
+    outputs = Outputs(node)
+    path = projection(tmp_path / "m.onnx")
+    classifier = Classifier(load_model(ModelRequest(model_path=str(path))))
+    frames = [read_photo(photo) for photo in photos]
+    frames = [frames[0], frames[0], *frames]
+    for frame in frames:
+        outputs.publish_annotated(frame, classifier.classify(frame))
+    assert memories[0] is memories[1]
+    for frame, (frame_id, width, pixels) in zip(frames, published, strict=True):
+        assert (frame_id, width) == (frame.header.frame_id, frame.width)
+        shown = np.frombuffer(pixels, np.uint8).reshape(frame.height, -1)
+        original = frame.data.reshape(frame.height, -1)
+        changed = (shown != original).any(axis=1)
+        assert changed[: frame.height // 2].any()
+        assert not changed[frame.height // 2 :].any()
