@@ -15,7 +15,7 @@ def share(pattern: str) -> tuple[str, list[str]]:
 
 setup(
     name=PACKAGE,
-    version="0.1.0",
+    version="0.2.0",
     description="EfficientFormerV2 image classification for ROS 2 on the RDK X5",
     license="Apache-2.0",
     maintainer="efv2_ros maintainers",

@@ -18,8 +18,30 @@ from efv2_ros.vision.frame import Frame
 from efv2_ros.vision.nv12 import Nv12Converter
 
 
+class ScoredClass(NamedTuple):
+    """One class of a prediction.
+
+    Attributes:
+        class_id: Index into the model's output.
+        label: Name of the class.
+        score: Softmax probability, 0..1.
+    """
+
+    class_id: int
+    label: str
+    score: float
+
+
 class Classified(NamedTuple):
-    """A prediction, the classifier that made it, and the seconds that each stage took."""
+    """A prediction, the classifier that made it, and how long each stage took.
+
+    Attributes:
+        prediction: Ids and scores of the best classes.
+        classifier: The classifier that made the prediction.
+        convert: Seconds for the conversion to NV12.
+        infer: Seconds for the model.
+        postprocess: Seconds for softmax and top-k.
+    """
 
     prediction: Prediction
     classifier: Classifier
@@ -32,13 +54,18 @@ class Classified(NamedTuple):
         """The model that made the prediction."""
         return self.classifier.model
 
-    def lines(self) -> list[str]:
-        """The prediction for people: a score and a label each."""
+    @property
+    def classes(self) -> tuple[ScoredClass, ...]:
+        """The best classes with their labels, best first; none below `score_threshold`."""
         labels = self.model.labels
-        return [
-            f"{score:6.1%} {labels[class_id]}"
+        return tuple(
+            ScoredClass(class_id, labels[class_id], score)
             for class_id, score in zip(*self.prediction, strict=True)
-        ]
+        )
+
+    def lines(self) -> list[str]:
+        """The classes as text, one line each: score and label."""
+        return [f"{score:6.1%} {label}" for _, label, score in self.classes]
 
 
 class Prepared(NamedTuple):
@@ -86,10 +113,22 @@ def _converter(model: Model, options: ViewOptions) -> Nv12Converter:
 
 
 class Classifier:
-    """A model and a way of looking at frames. Threads, at most `slots` of them, may share it.
+    """Classifies frames with a model.
 
-    `classify` does all; its three parts are the stages of a `Pipeline`, in which the next image is
-    converted while the model runs.
+    ```python
+    with load_model("s0") as model:
+        classifier = Classifier(model, ViewOptions(top_k=3))
+        for class_id, label, score in classifier.classify(read_photo("cat.jpg")).classes:
+            print(f"{score:6.1%} {label}")
+    ```
+
+    Threads may share a classifier, at most `ModelRequest.slots` of them at once. `classify` does
+    the whole work; `prepare`, `work` and `finish` are its three stages, which a `Pipeline` runs
+    side by side: it converts the next frame while the model runs.
+
+    Args:
+        model: The model; it stays the caller's to close.
+        options: How to look at a frame, and how many classes to return.
     """
 
     def __init__(self, model: Model, options: ViewOptions | None = None) -> None:

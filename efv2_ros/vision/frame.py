@@ -8,11 +8,13 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from efv2_ros.errors import Efv2Error
+
 FrameFault = Literal["message", "encoding", "size", "step", "data", "decode", "roi", "stamp"]
 """Why a frame cannot be classified; the key under which diagnostics count it."""
 
 
-class FrameError(ValueError):
+class FrameError(Efv2Error, ValueError):
     """A frame that cannot be classified.
 
     Attributes:
@@ -59,3 +61,27 @@ class Frame:
     width: int = 0
     step: int = 0
     is_bigendian: bool = False
+
+    @classmethod
+    def from_bgr(cls, bgr: NDArray[np.uint8], header: Header | None = None) -> Frame:
+        """View a BGR picture, as OpenCV's `imread` returns it, as a frame.
+
+        ```python
+        frame = Frame.from_bgr(cv2.imread("photo.jpg"))
+        ```
+
+        Args:
+            bgr: uint8 of shape (height, width, 3). It is copied only where its pixels are not
+                contiguous.
+            header: Stamp and frame_id; empty where none is given.
+
+        Raises:
+            FrameError: `data`, when `bgr` is another kind of array, or None, as `imread` returns
+                for a file that it cannot read.
+        """
+        if not isinstance(bgr, np.ndarray) or bgr.dtype != np.uint8 or bgr.shape[2:] != (3,):
+            found = f"{bgr.dtype} {bgr.shape}" if isinstance(bgr, np.ndarray) else repr(bgr)
+            raise FrameError("data", f"a BGR picture is a uint8 array (height, width, 3): {found}")
+        height, width = bgr.shape[:2]
+        pixels = np.ascontiguousarray(bgr).reshape(-1)
+        return cls(header or Header(), "bgr8", pixels, height, width, 3 * width)

