@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+# What several tests share. pytest's own option for this is missing from Ubuntu 22.04's version.
+sys.path.insert(0, str(Path(__file__).parent / "support"))
+
 # Several test runs on one machine must not hear each other. 1..101 suit every middleware.
 os.environ.setdefault("ROS_DOMAIN_ID", str(os.getpid() % 101 + 1))
 
