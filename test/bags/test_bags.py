@@ -4,6 +4,9 @@ import shutil
 import sqlite3
 
 import pytest
+
+pytest.importorskip("rosbags")
+
 import yaml
 from bag_maker import PERIOD, START, STORAGES, compressed, hbm, image, make, picture, stamps, write
 

@@ -13,8 +13,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import onnx
 import pytest
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+import onnx
 import standins
 from click.testing import CliRunner
 from onnx import numpy_helper

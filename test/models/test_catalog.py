@@ -1,8 +1,11 @@
 import json
 from pathlib import Path
 
-import onnx
 import pytest
+
+pytest.importorskip("onnx")
+
+import onnx
 import tiny_models
 import yaml
 from onnx import TensorProto, helper

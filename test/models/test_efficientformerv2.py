@@ -6,9 +6,14 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pytest
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+pytest.importorskip("safetensors")
+
 import onnx
 import onnxruntime
-import pytest
 from safetensors.numpy import save_file
 
 from efv2_ros.models.efficientformerv2 import builder as efficientformerv2

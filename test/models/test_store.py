@@ -4,8 +4,11 @@ import json
 import subprocess
 import sys
 
-import onnx
 import pytest
+
+pytest.importorskip("onnx")
+
+import onnx
 import tiny_models
 from http_server import serving
 

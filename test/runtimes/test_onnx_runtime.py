@@ -3,6 +3,10 @@ import weakref
 
 import numpy as np
 import pytest
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
 from onnx import TensorProto, helper
 from tiny_models import fails_on_bright, mean_colour, projection, save
 

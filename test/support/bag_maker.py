@@ -2,6 +2,9 @@
 
 import cv2
 import numpy as np
+import pytest
+
+pytest.importorskip("rosbags")
 
 from efv2_ros.bags.writer import BagWriter
 from efv2_ros.messages.message import message, serialize

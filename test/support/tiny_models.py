@@ -3,6 +3,11 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 

@@ -14,6 +14,10 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pytest
+
+pytest.importorskip("onnx")
+
 from onnx import helper
 from tiny_models import save
 
