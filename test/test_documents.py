@@ -32,17 +32,23 @@ def test_links_lead_somewhere(document):
             assert anchor in anchors(target), f"{link}: {target.name} has {anchors(target)}"
 
 
-@pytest.mark.parametrize("name", ["README", "docs/parameters", "docs/topics", "docs/cameras",
-                                  "docs/questions", "docs/python"])  # fmt: skip
-def test_documents_for_users_are_there_in_both_languages(name):
-    english, chinese = (
-        (ROOT / f"{name}{suffix}.md").read_text(encoding="utf-8") for suffix in ("", "_cn")
-    )
+PAIRS = sorted(
+    [
+        ROOT / "README.md",
+        *(each for each in (ROOT / "docs").glob("*.md") if "_cn" not in each.stem),
+    ]
+)
+
+
+@pytest.mark.parametrize("english", PAIRS, ids=lambda path: path.stem)
+def test_documents_are_there_in_both_languages(english):
+    chinese = english.with_name(f"{english.stem}_cn.md")
+    english, chinese = (each.read_text(encoding="utf-8") for each in (english, chinese))
     assert re.findall(r"^#+ ", english, re.MULTILINE) == re.findall(r"^#+ ", chinese, re.MULTILINE)
 
     def code(text):
         """Code blocks without their comments, which are translated."""
-        blocks = re.findall(r"```\w+\n(.*?)```", text, re.DOTALL)
+        blocks = re.findall(r"```(?:bash|python)\n(.*?)```", text, re.DOTALL)
         return [re.sub(r"\s*#.*|<[^>]+>|FILE|FOLDER|文件|目录", "", each) for each in blocks]
 
     assert code(english) == code(chinese)
