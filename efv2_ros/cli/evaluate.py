@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 import time
@@ -15,14 +14,22 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.markup import escape
 from rich.progress import TextColumn
 
 from efv2_ros.classify.classifier import Classifier
 from efv2_ros.classify.model import Model, load_model
 from efv2_ros.classify.options import ModelRequest, ViewOptions
-from efv2_ros.cli.console import INTERRUPTED, ctrl_c, download_bar, image_bar, messages, output
+from efv2_ros.cli.console import (
+    INTERRUPTED,
+    download_bar,
+    image_bar,
+    is_standard_output,
+    messages,
+    open_result,
+    output,
+)
 from efv2_ros.cli.options import fit_options, model_options, split_request
+from efv2_ros.cli.signals import catch_stop
 from efv2_ros.evaluation.checkpoint import Answer, State, describe
 from efv2_ros.evaluation.classes import Classes, EvaluationError
 from efv2_ros.evaluation.dataset import Dataset, Image, find_images
@@ -30,9 +37,8 @@ from efv2_ros.evaluation.evaluation import TOP, Evaluation, Failure, Progress
 from efv2_ros.evaluation.summary import summarize
 from efv2_ros.evaluation.tables import tables
 from efv2_ros.evaluation.truth import Truth
+from efv2_ros.files import check_writable
 from efv2_ros.runtimes.base import RUNTIMES
-
-_STANDARD_OUTPUT = Path("-")
 
 _NAMED = 3
 """Examples in a message about many images."""
@@ -111,8 +117,8 @@ def evaluate(
       other  NAME CLASS on each line
 
     Intervals are Wilson's, of 95 %. Two models (--compare, --compare-model) see the same images:
-    their difference comes with an interval and McNemar's exact p. An interrupted run goes on with
-    the same command.
+    their difference comes with an interval and McNemar's exact p. A run that Ctrl-C or SIGTERM
+    interrupted, with exit status 130, goes on with the same command.
     """
     _check_writable(json_file)
     if not folder.is_dir():
@@ -155,11 +161,8 @@ def evaluate(
 
 def _check_writable(json_file: Path | None) -> None:
     """Says at once what would otherwise be said after hours."""
-    if json_file is None or json_file == _STANDARD_OUTPUT:
-        return
-    place = json_file if json_file.exists() else json_file.parent
-    if not os.access(place, os.W_OK):
-        raise EvaluationError(f"{json_file} cannot be written")
+    if json_file is not None and not is_standard_output(json_file):
+        check_writable(json_file)
 
 
 def _other_request(request: ModelRequest, runtime: str | None, path: str | None) -> ModelRequest:
@@ -206,24 +209,26 @@ def _tell(dataset: Dataset, models: Sequence[Model]) -> None:
     if any(each.file.untrained for each in models):
         chance = 100 / models[0].runtime.info.classes
         messages.print(
-            f"[yellow]This is the untrained network: its top-1 is chance, {chance:.3g} %.[/yellow]"
+            f"This is the untrained network: its top-1 is chance, {chance:.3g} %.", style="yellow"
         )
     if dataset.unknown:
         hint = f"; {dataset.hint}" if dataset.hint else ""
         messages.print(
-            f"[yellow]Left out, since the class is not known: {len(dataset.unknown):,} of the "
-            f"folder's images ({_some(dataset.unknown)}){escape(hint)}[/yellow]"
+            f"Left out, since the class is not known: {len(dataset.unknown):,} of the "
+            f"folder's images ({_some(dataset.unknown)}){hint}",
+            style="yellow",
         )
     if dataset.unused:
         messages.print(
-            f"[yellow]Named by the label file and not in the folder: {len(dataset.unused):,} "
-            f"({_some(dataset.unused)})[/yellow]"
+            f"Named by the label file and not in the folder: {len(dataset.unused):,} "
+            f"({_some(dataset.unused)})",
+            style="yellow",
         )
 
 
 def _some(names: Sequence[str]) -> str:
     more = ", ..." if len(names) > _NAMED else ""
-    return escape(", ".join(names[:_NAMED]) + more)
+    return ", ".join(names[:_NAMED]) + more
 
 
 def _run(evaluation: Evaluation, images: Sequence[Image], slots: int) -> bool:
@@ -235,13 +240,17 @@ def _run(evaluation: Evaluation, images: Sequence[Image], slots: int) -> bool:
     is_complete = False
     try:
         # Pressed again, it ends the process: models must not be closed while they run.
-        with ctrl_c(again=signal.SIG_DFL) as pressed, _progress_bar(images, evaluation) as show:
-            is_complete = evaluation.run(slots, pressed, show)
+        with (
+            catch_stop(again=signal.SIG_DFL) as should_stop,
+            _progress_bar(images, evaluation) as show,
+        ):
+            is_complete = evaluation.run(slots, should_stop, show)
     finally:
         if not is_complete:
             messages.print(
-                f"[yellow]Stopped: {len(evaluation.answers):,} of {len(images):,} images are "
-                "done, and the same command goes on from there.[/yellow]"
+                f"Stopped: {len(evaluation.answers):,} of {len(images):,} images are done, and "
+                "the same command goes on from there.",
+                style="yellow",
             )
     return is_complete
 
@@ -287,17 +296,12 @@ class _progress_bar:
 
 def _print(report: Mapping[str, Any], json_file: Path | None) -> None:
     """Tables, and JSON where it is wanted."""
-    text = json.dumps(report, indent=2)
-    if json_file == _STANDARD_OUTPUT:
-        click.echo(text)
-        return
-    for each in tables(report):
-        output.print(each)
+    if not is_standard_output(json_file):
+        for each in tables(report):
+            output.print(each)
     if json_file is not None:
-        try:
-            json_file.write_text(f"{text}\n", encoding="utf-8")
-        except OSError as error:
-            raise EvaluationError(f"{json_file} cannot be written: {error.strerror}") from error
+        with open_result(json_file) as file:
+            file.write(json.dumps(report, indent=2) + "\n")
 
 
 def _tell_failures(failures: Sequence[Failure]) -> None:
@@ -305,9 +309,9 @@ def _tell_failures(failures: Sequence[Failure]) -> None:
         return
     causes = Counter(each.cause for each in failures)
     counts = ", ".join(f"{cause} {count:,}" for cause, count in causes.most_common())
-    messages.print(f"[red]Left out, since they could not be classified: {counts}[/red]")
+    messages.print(f"Left out, since they could not be classified: {counts}", style="red")
     for each in failures[:_NAMED]:
         reason = each.reason.replace(str(each.image.path), each.image.name)
         name = "" if each.image.name in reason else f"{each.image.name}: "
-        messages.print(f"  {escape(name + reason)}", soft_wrap=True)
+        messages.print(f"  {name}{reason}", soft_wrap=True)
     messages.print("The same command tries only these again.")

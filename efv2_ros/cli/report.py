@@ -8,7 +8,6 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 from rich.filesize import decimal
-from rich.markup import escape
 
 from efv2_ros.cli.console import messages, output
 from efv2_ros.messages.typestore import BagError
@@ -58,12 +57,11 @@ def report(results: Path, out: Path | None, bag_path: Path | None, topic: str) -
         try:
             pictures = _thumbnails(run, named, topic)
         except BagError as error:  # nobody asked for it
-            messages.print(f"[yellow]no thumbnails: {escape(str(error))}[/yellow]", soft_wrap=True)
+            messages.print(f"no thumbnails: {error}", style="yellow", soft_wrap=True)
     write_report(run, out, pictures)
     thumbnails = f"{len(pictures)} thumbnails" if pictures else "no thumbnails: see --bag"
     output.print(
-        f"wrote {escape(str(out))} ({len(run.frames):,} images, {thumbnails}, "
-        f"{decimal(out.stat().st_size)})",
+        f"wrote {out} ({len(run.frames):,} images, {thumbnails}, {decimal(out.stat().st_size)})",
         soft_wrap=True,
     )
 
@@ -84,11 +82,11 @@ def _thumbnails(run: Run, path: Path, topic: str) -> dict[int, NDArray[np.uint8]
     from efv2_ros.report.thumbnails import find_thumbnails, wanted_thumbnails
 
     wanted = wanted_thumbnails(run)
-    with messages.status(f"reading {escape(str(path))}"), Bag(path) as bag:
+    with messages.status(f"reading {path}"), Bag(path) as bag:
         images = bag.image_topic(topic or str(run.info.get("topic") or ""))
         pictures = find_thumbnails(run, wanted, bag.images(images))
     for problem in bag.problems:
-        messages.print(f"[red]{escape(problem)}[/red]", soft_wrap=True)
+        messages.print(problem, style="red", soft_wrap=True)
     if wanted and not pictures:
         raise BagError(f"{path} holds none of the images of the run")
     return pictures

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import RenderableType
-from rich.markup import escape
 from rich.table import Table
 
 _SHOWN = 5
@@ -132,7 +131,7 @@ def _cell(row: Mapping[str, Any], sign: str = "") -> str:
 
 def _text(text: str) -> str:
     """Text that may have brackets, and a file's name that may not be in the system's encoding."""
-    return escape(text.encode(errors="replace").decode())
+    return text.encode(errors="replace").decode()
 
 
 def _figure(value: float | None) -> str:
