@@ -28,7 +28,6 @@ from efv2_ros.bags.bag import Bag
 from efv2_ros.classify.classifier import Classifier
 from efv2_ros.classify.model import load_model
 from efv2_ros.classify.options import ModelRequest, ViewOptions
-from efv2_ros.classify.pipeline import spare_slots
 from efv2_ros.client.listener import Listener
 from efv2_ros.node.fastdds import VARIABLES
 from efv2_ros.node.parameters import PARAMETERS, Settings
@@ -351,7 +350,7 @@ def test_a_bag_is_replayed_and_all_ends(environment, tmp_path, player):
     assert "/front/eye: 39 classified, 1 dropped (1 encoding)" in output
     assert "process has died" not in output
     run = read_run(tmp_path / "out")
-    loaded = load_model(ModelRequest(model_path=str(model)), spare_slots=spare_slots(1))
+    loaded = load_model(ModelRequest(model_path=str(model)), pipelined=True)
     with Bag(bag) as opened:
         options = ViewOptions(top_k=3)
         expected = offline.replay(opened, opened.image_topic(), Classifier(loaded, options))

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from efv2_ros.classify.classifier import Classified, Classifier
-from efv2_ros.classify.model import Model, Progress, load_model
+from efv2_ros.classify.model import Model, load_model
 from efv2_ros.classify.options import ModelRequest, ViewOptions
-from efv2_ros.classify.pipeline import DropCause, Pipeline, QueuePolicy, spare_slots
-from efv2_ros.errors import Efv2Error
+from efv2_ros.classify.pipeline import DropCause, Pipeline, QueuePolicy
+from efv2_ros.models.download import DownloadProgress
 from efv2_ros.vision.frame import Frame
 
 
@@ -19,10 +19,11 @@ class Engine:
     Args:
         request: The first model.
         options: How frames are looked at.
-        deliver: See `Pipeline`.
+        on_outcome: See `Pipeline`.
         policy: See `Pipeline`.
-        dropped: See `Pipeline`.
-        progress: Told of bytes received and expected whenever a model is downloaded.
+        on_dropped: See `Pipeline`.
+        on_progress: See `load_model`.
+        should_stop: See `load_model`; `close` stops a download too.
 
     Raises:
         Efv2Error: What `load_model` raises.
@@ -32,21 +33,23 @@ class Engine:
         self,
         request: ModelRequest,
         options: ViewOptions,
-        deliver: Callable[[Frame, Classified | Exception, float], None],
+        on_outcome: Callable[[Frame, Classified | Exception, float], None],
         *,
         policy: QueuePolicy = "latest",
-        dropped: Callable[[Frame, DropCause], None] = lambda frame, cause: None,
-        progress: Progress | None = None,
+        on_dropped: Callable[[Frame, DropCause], None] = lambda frame, cause: None,
+        on_progress: DownloadProgress | None = None,
+        should_stop: Callable[[], bool] | None = None,
     ) -> None:
-        self._report = progress
+        self._on_progress = on_progress
+        self._should_stop = should_stop
         self._closing = False
         self.classifier = Classifier(self._load(request), options)
         self._pipeline: Pipeline[Frame, Classified] = Pipeline(
             self.classifier,
-            deliver,
+            on_outcome,
             slots=request.slots,
             policy=policy,
-            dropped=dropped,
+            on_dropped=on_dropped,
         )
         # One thread: changes take effect in the order in which they were asked for.
         self._changes = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model-change")
@@ -63,7 +66,7 @@ class Engine:
         self,
         request: ModelRequest,
         options: ViewOptions,
-        done: Callable[[Exception | None], None],
+        on_done: Callable[[Exception | None], None],
     ) -> None:
         """Exchange the model, the options, or both, beside the running ones.
 
@@ -73,10 +76,10 @@ class Engine:
         Args:
             request: The model wanted from now on.
             options: How frames are looked at from now on.
-            done: Called in another thread, with None once the last result of the old classifier
+            on_done: Called in another thread, with None once the last result of the old classifier
                 has been delivered, or with the reason why the old one goes on.
         """
-        self._changes.submit(self._change, request, options, done)
+        self._changes.submit(self._change, request, options, on_done)
 
     def close(self) -> None:
         """End a download, let everything else that runs finish, then free the model."""
@@ -86,19 +89,18 @@ class Engine:
         self.classifier.model.close()
 
     def _load(self, request: ModelRequest) -> Model:
-        return load_model(request, self._progress, spare_slots=spare_slots(request.slots))
+        return load_model(
+            request, self._on_progress, should_stop=self._is_stopping, pipelined=True
+        )
 
-    def _progress(self, done: int, total: int | None) -> None:
-        if self._closing:
-            raise Efv2Error("the download was given up: the node is being shut down")
-        if self._report is not None:
-            self._report(done, total)
+    def _is_stopping(self) -> bool:
+        return self._closing or (self._should_stop is not None and self._should_stop())
 
     def _change(
         self,
         request: ModelRequest,
         options: ViewOptions,
-        done: Callable[[Exception | None], None],
+        on_done: Callable[[Exception | None], None],
     ) -> None:
         old = self.classifier
         try:
@@ -106,10 +108,10 @@ class Engine:
             model = old.model if same else self._load(request)
             new = Classifier(model, options)
         except Exception as error:  # whatever is wrong with the new one, the old one goes on
-            done(error)
+            on_done(error)
             return
         self.classifier = new
         self._pipeline.replace(self.classifier)
         if model is not old.model:
             old.model.close()
-        done(None)
+        on_done(None)

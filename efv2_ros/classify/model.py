@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from efv2_ros.classify.options import ModelRequest
+from efv2_ros.classify.pipeline import spare_slots
 from efv2_ros.models.catalog import Catalog, ModelSpec, spec_for_file
+from efv2_ros.models.download import DownloadProgress
 from efv2_ros.models.labels import LabelsError, load_labels
 from efv2_ros.models.modelfile import ModelError
 from efv2_ros.models.store import ResolvedModel, resolve
 from efv2_ros.runtimes.base import ImageInput, Runtime, open_runtime
-
-Progress = Callable[[int, int | None], None]
-"""Told of the bytes received so far and the bytes expected, while a download runs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,24 +40,49 @@ class Model:
         """The model's name; an untrained one says so."""
         return f"{self.file.spec.name} (untrained)" if self.file.untrained else self.file.spec.name
 
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """Free the runtime."""
         self.runtime.close()
 
 
-def find_model(request: ModelRequest, progress: Progress | None = None) -> ResolvedModel:
-    """The file a request means, checked against its lock file, without loading it.
+def find_model(
+    request: ModelRequest | str,
+    on_progress: DownloadProgress | None = None,
+    *,
+    should_stop: Callable[[], bool] | None = None,
+) -> ResolvedModel:
+    """Find the file a request means and check it against its lock file, without loading it.
+
+    Args:
+        request: See `load_model`.
+        on_progress: See `load_model`.
+        should_stop: See `load_model`.
 
     Raises:
         ModelError: The catalog has no such model or is broken, there is no such file, or the
             file is damaged.
+        DownloadStoppedError: `should_stop` said yes.
         RuntimeUnavailableError: There is no such runtime, or none that works here.
     """
-    return _find(request, progress)[1]
+    return _find(_as_request(request), on_progress, should_stop)[1]
 
 
-def _find(request: ModelRequest, progress: Progress | None) -> tuple[str, ResolvedModel]:
-    """The name of the runtime, and the file that is for it; see `find_model`."""
+def _as_request(request: ModelRequest | str) -> ModelRequest:
+    return ModelRequest(model_size=request) if isinstance(request, str) else request
+
+
+def _find(
+    request: ModelRequest,
+    on_progress: DownloadProgress | None,
+    should_stop: Callable[[], bool] | None,
+) -> tuple[str, ResolvedModel]:
+    """Find the runtime's name and the file for it; see `find_model`."""
     name, kind = request.select_runtime()
     try:
         return name, resolve(
@@ -67,32 +91,42 @@ def _find(request: ModelRequest, progress: Progress | None) -> tuple[str, Resolv
             model_path=Path(request.model_path) if request.model_path else None,
             allow_download=request.allow_download,
             allow_untrained=request.allow_untrained,
-            progress=progress,
+            on_progress=on_progress,
+            should_stop=should_stop,
         )
     except OSError as error:  # a name that no file can have, or a folder one may not look into
         raise ModelError(f"cannot look for the model: {error}") from error
 
 
 def load_model(
-    request: ModelRequest, progress: Progress | None = None, *, spare_slots: int = 0
+    request: ModelRequest | str,
+    on_progress: DownloadProgress | None = None,
+    *,
+    should_stop: Callable[[], bool] | None = None,
+    pipelined: bool = False,
 ) -> Model:
     """Find, check and load a model.
 
     Args:
-        request: Which, and how to run it.
-        progress: See `Progress`.
-        spare_slots: Slots beyond those in use at once, for images that are made ready meanwhile.
+        request: Which model, and how to run it; a text is a model size of the catalog.
+        on_progress: Called with the bytes received and expected while the model is downloaded.
+        should_stop: Polled several times a second while the model is downloaded; the download
+            ends once it returns True.
+        pipelined: The model is for a `Pipeline`, which prepares images ahead of the running
+            inferences; the runtime gets the slots for them.
 
     Raises:
         ModelError, RuntimeUnavailableError: As `find_model`.
         ModelLoadError: The file is not a model the runtime can run.
         LabelsError: The labels cannot be read or are not one for each class.
     """
-    name, file = _find(request, progress)
+    request = _as_request(request)
+    name, file = _find(request, on_progress, should_stop)
     spec = file.spec
     image = ImageInput(spec.height, spec.width, spec.nv12_range, spec.mean, spec.scale)
     options = request.run_options()
-    options = replace(options, slots=options.slots + spare_slots)
+    if pipelined:
+        options = replace(options, slots=options.slots + spare_slots(options.slots))
     runtime = open_runtime(file.path, image, name, options)
     try:
         labels = _labels(spec, runtime.info.classes)

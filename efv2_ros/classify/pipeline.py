@@ -64,7 +64,7 @@ class _Job(Generic[Item, Outcome]):
         self.waited += time.perf_counter() - self.since
         try:
             self.content = stage(self.content)
-        except Exception as error:  # the stream goes on; `deliver` says what happened
+        except Exception as error:  # the stream goes on; `on_outcome` says what happened
             self.error = error
         self.since = time.perf_counter()
 
@@ -74,28 +74,29 @@ class Pipeline(Generic[Item, Outcome]):
 
     Args:
         stages: What is done with the items. `replace` changes it while items flow.
-        deliver: Receives every item with its outcome, or with the exception that a stage raised,
-            and the seconds the item waited for its turns. Calls never overlap. It must not raise.
+        on_outcome: Receives every item with its outcome, or with the exception that a stage
+            raised, and the seconds the item waited for its turns. Calls never overlap. It must
+            not raise.
         slots: Items worked on at once.
         policy: `latest` keeps the newest item, prepared or not; a newer one replaces it until
             work on it begins. `all` keeps every item and makes `submit` wait while `slots` items
             are waiting.
-        dropped: Called with each item that gets no result, and why: a newer one replaced it, or
+        on_dropped: Called with each item that gets no result, and why: a newer one replaced it, or
             the pipeline was closed before its turn.
     """
 
     def __init__(
         self,
         stages: Stages[Item, Outcome],
-        deliver: Callable[[Item, Outcome | Exception, float], None],
+        on_outcome: Callable[[Item, Outcome | Exception, float], None],
         *,
         slots: int = 1,
         policy: QueuePolicy = "latest",
-        dropped: Callable[[Item, DropCause], None] = lambda item, cause: None,
+        on_dropped: Callable[[Item, DropCause], None] = lambda item, cause: None,
     ) -> None:
         self._stages = stages
-        self._deliver = deliver
-        self._dropped = dropped
+        self._on_outcome = on_outcome
+        self._on_dropped = on_dropped
         self._policy = policy
         self._slots = slots
         self._waiting: deque[tuple[Item, float]] = deque()
@@ -136,7 +137,7 @@ class Pipeline(Generic[Item, Outcome]):
             self._waiting.append((item, time.perf_counter()))
             self._workable.notify()
         if replaced is not None:
-            self._dropped(replaced, "superseded")
+            self._on_dropped(replaced, "superseded")
 
     def replace(self, stages: Stages[Item, Outcome]) -> None:
         """Use `stages` for every item taken from now on.
@@ -166,7 +167,7 @@ class Pipeline(Generic[Item, Outcome]):
             self._workable.notify_all()
             self._changed.notify_all()
         for item in waiting:
-            self._dropped(item, "closed")
+            self._on_dropped(item, "closed")
         for job in prepared:
             self._drop(job, "closed")
         for worker in self._workers:
@@ -257,7 +258,7 @@ class Pipeline(Generic[Item, Outcome]):
     def _drop(self, job: _Job[Item, Outcome], cause: DropCause) -> None:
         """Do without an item that was prepared; the lock is not held."""
         job.stages.discard(job.content)
-        self._dropped(job.item, cause)
+        self._on_dropped(job.item, cause)
         with self._changed:
             self._forget(job)
 
@@ -294,7 +295,7 @@ class Pipeline(Generic[Item, Outcome]):
             if job.error is None:
                 job.step(job.stages.finish)
             outcome: Outcome | Exception = job.content if job.error is None else job.error
-            self._deliver(job.item, outcome, job.waited)
+            self._on_outcome(job.item, outcome, job.waited)
             with self._changed:
                 self._forget(job)
             del job, outcome  # or they would live until the next result

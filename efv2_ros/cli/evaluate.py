@@ -21,7 +21,6 @@ from rich.progress import TextColumn
 from efv2_ros.classify.classifier import Classifier
 from efv2_ros.classify.model import Model, load_model
 from efv2_ros.classify.options import ModelRequest, ViewOptions
-from efv2_ros.classify.pipeline import spare_slots
 from efv2_ros.cli.console import INTERRUPTED, ctrl_c, download_bar, image_bar, messages, output
 from efv2_ros.cli.options import fit_options, model_options, split_request
 from efv2_ros.evaluation.checkpoint import Answer, State, describe
@@ -184,7 +183,7 @@ def _other_request(request: ModelRequest, runtime: str | None, path: str | None)
 @contextmanager
 def _loaded(request: ModelRequest) -> Iterator[Model]:
     with download_bar() as report:
-        model = load_model(request, report, spare_slots=spare_slots(request.slots))
+        model = load_model(request, report, pipelined=True)
     with closing(model):
         yield model
 

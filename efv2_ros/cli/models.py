@@ -74,7 +74,7 @@ def fetch(
         spec = catalog[size]
         for each in formats or tuple(spec.files):
             with download_bar() as progress:
-                found = fetch_model(spec, each, update=update, progress=progress)
+                found = fetch_model(spec, each, update=update, on_progress=progress)
             how = "fetched" if found.origin == "download" else "already here"
             output.print(f"{spec.size} .{each} {how}: {found.path}", soft_wrap=True)
 

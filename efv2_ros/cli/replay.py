@@ -157,13 +157,12 @@ def _run(
 ) -> tuple[Run, list[str]]:
     """The results, and what is wrong with the bag."""
     from efv2_ros.bags.bag import Bag
-    from efv2_ros.classify.pipeline import spare_slots
     from efv2_ros.replay.offline import replay
 
     with Bag(path) as bag:
         images = bag.image_topic(topic)
         with download_bar() as progress:
-            model = load_model(request, progress, spare_slots=spare_slots(request.slots))
+            model = load_model(request, progress, pipelined=True)
         if model.file.untrained:
             warn_untrained()
         with closing(model), image_bar() as bar:

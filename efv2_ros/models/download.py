@@ -29,7 +29,7 @@ from urllib.parse import urlsplit
 
 from efv2_ros.models.modelfile import ModelError
 
-Progress = Callable[[int, "int | None"], None]
+DownloadProgress = Callable[[int, "int | None"], None]
 """Told of the bytes received so far, and of the bytes expected where the server says it."""
 
 _log = logging.getLogger(__name__)
@@ -43,13 +43,18 @@ class DownloadError(ModelError):
     """A download that failed; whatever file was there before is untouched."""
 
 
+class DownloadStoppedError(ModelError):
+    """A download that its caller stopped; a later one continues it."""
+
+
 def download(
     url: str,
     target: Path,
     *,
     accept: Callable[[Path], None],
     needed: Callable[[], bool] = lambda: True,
-    progress: Progress | None = None,
+    on_progress: DownloadProgress | None = None,
+    should_stop: Callable[[], bool] | None = None,
     timeout: float = 30.0,
     attempts: int = 5,
     backoff: float = 1.0,
@@ -65,13 +70,15 @@ def download(
         accept: called with the complete file before it takes the target's place; raises to
             refuse it, and it is deleted.
         needed: asked once it is this process's turn; the download is left out if it says no.
-        progress: see `Progress`.
+        on_progress: see `DownloadProgress`.
+        should_stop: polled while anything is waited for; the download ends once it says yes.
         timeout: seconds without a byte after which a try is given up.
         attempts: tries in a row that bring nothing new before giving up.
         backoff: seconds before the second try, doubled before each further one.
 
     Raises:
         DownloadError: the file could not be fetched or stored.
+        DownloadStoppedError: `should_stop` said yes.
         Exception: what `accept` raises.
     """
     _check_address(url)
@@ -82,7 +89,15 @@ def download(
             if not needed():
                 _remove(part)
                 return
-            _receive_all(url, file, part, progress or _silent, timeout, attempts, backoff)
+            _receive_all(
+                url,
+                file,
+                part,
+                _stoppable(url, on_progress, should_stop),
+                timeout,
+                attempts,
+                backoff,
+            )
             os.fsync(file.fileno())
             try:
                 accept(part)
@@ -96,8 +111,16 @@ def download(
         raise DownloadError(_storage_problem(error, target)) from error
 
 
-def _silent(done: int, total: int | None) -> None:
-    pass
+def _stoppable(
+    url: str, on_progress: DownloadProgress | None, should_stop: Callable[[], bool] | None
+) -> DownloadProgress:
+    def report(done: int, total: int | None) -> None:
+        if should_stop is not None and should_stop():
+            raise DownloadStoppedError(f"the download of {url} was stopped")
+        if on_progress is not None:
+            on_progress(done, total)
+
+    return report
 
 
 def _storage_problem(error: OSError, target: Path) -> str:
@@ -190,7 +213,7 @@ def _receive_all(
     url: str,
     file: IO[bytes],
     part: Path,
-    progress: Progress,
+    on_progress: DownloadProgress,
     timeout: float,
     attempts: int,
     backoff: float,
@@ -199,7 +222,7 @@ def _receive_all(
     failures = 0
     while True:
         try:
-            _receive(url, file, part, progress, timeout)
+            _receive(url, file, part, on_progress, timeout)
             return
         except _TransientError as error:
             received = file.seek(0, os.SEEK_END)
@@ -216,7 +239,9 @@ def _receive_all(
             time.sleep(backoff * 2 ** (failures - 1))
 
 
-def _receive(url: str, file: IO[bytes], part: Path, progress: Progress, timeout: float) -> None:
+def _receive(
+    url: str, file: IO[bytes], part: Path, on_progress: DownloadProgress, timeout: float
+) -> None:
     """One request; appends to the part, or starts it anew where it cannot be continued."""
     offset = file.seek(0, os.SEEK_END)
     validator = _validator(part, url)
@@ -233,11 +258,11 @@ def _receive(url: str, file: IO[bytes], part: Path, progress: Progress, timeout:
             offset, total = 0, response.length
             file.truncate(0)
             _remember(part, url, response.headers)
-        progress(offset, total)
+        on_progress(offset, total)
         for chunk in _chunks(response, total, offset):
             file.write(chunk)
             offset += len(chunk)
-            progress(offset, total)
+            on_progress(offset, total)
         file.flush()
     if total is not None and offset != total:
         raise _TransientError(f"the connection ended after {offset} of {total} bytes")

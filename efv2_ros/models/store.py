@@ -11,13 +11,13 @@ import datetime
 import hashlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from efv2_ros.models.catalog import Catalog, ModelSpec
-from efv2_ros.models.download import Progress, download
+from efv2_ros.models.download import DownloadProgress, DownloadStoppedError, download
 from efv2_ros.models.efficientformerv2 import builder as network
 from efv2_ros.models.efficientformerv2 import graph
 from efv2_ros.models.lock import Lock
@@ -98,7 +98,8 @@ def resolve(
     model_path: Path | None = None,
     allow_download: bool = False,
     allow_untrained: bool = False,
-    progress: Progress | None = None,
+    on_progress: DownloadProgress | None = None,
+    should_stop: Callable[[], bool] | None = None,
 ) -> ResolvedModel:
     """Find a model's file and check it.
 
@@ -113,13 +114,15 @@ def resolve(
         allow_download: fetch the file into the user cache where it is in no place.
         allow_untrained: make do with seeded random weights where there is no trained model
             (EfficientFormerV2 as ONNX only).
-        progress: told of a download's progress.
+        on_progress: told of a download's progress.
+        should_stop: see `download`.
 
     Raises:
         ModelNotFoundError: there is no such file.
         ModelCorruptError: the file differs from its lock file.
         ModelFormatError: the file is not a model, or of another format.
         DownloadError: the file could not be fetched, and nothing else is allowed.
+        DownloadStoppedError: `should_stop` said yes.
     """
     found = _find(spec, format, model_path)
     if found is not None:
@@ -130,9 +133,9 @@ def resolve(
     size = _network_size(spec) if allow_untrained and format == "onnx" else None
     if allow_download and _url(spec, format) is not None:
         try:
-            return fetch(spec, format, progress=progress)
+            return fetch(spec, format, on_progress=on_progress, should_stop=should_stop)
         except ModelError as error:
-            if size is None:
+            if size is None or isinstance(error, DownloadStoppedError):
                 raise
             _log.warning("%s", error)
     if size is not None:
@@ -141,7 +144,12 @@ def resolve(
 
 
 def fetch(
-    spec: ModelSpec, format: Format, *, update: bool = False, progress: Progress | None = None
+    spec: ModelSpec,
+    format: Format,
+    *,
+    update: bool = False,
+    on_progress: DownloadProgress | None = None,
+    should_stop: Callable[[], bool] | None = None,
 ) -> ResolvedModel:
     """Download a model's file into the user cache.
 
@@ -152,10 +160,12 @@ def fetch(
         spec: the model.
         format: which of its files.
         update: fetch in any case, and take what comes for the new good version.
-        progress: told of the progress.
+        on_progress: told of the progress.
+        should_stop: see `download`.
 
     Raises:
         DownloadError: the file could not be fetched or stored.
+        DownloadStoppedError: `should_stop` said yes.
         ModelFormatError: what was fetched is not a model.
         ModelCorruptError: what was fetched is not what the lock file describes.
         ModelNotFoundError: the catalog has no address for it.
@@ -190,7 +200,9 @@ def fetch(
         Lock(url, fetched.size, fetched.sha256, now).write(target)
         origin = "download"
 
-    download(url, target, accept=accept, needed=needed, progress=progress)
+    download(
+        url, target, accept=accept, needed=needed, on_progress=on_progress, should_stop=should_stop
+    )
     return _resolved(spec, _checked(spec, target, format), origin)
 
 

@@ -99,8 +99,8 @@ class ClassifierNode(LifecycleNode):
                 self._settings.view_options(),
                 self._deliver,
                 policy=self._settings.queue_policy,
-                dropped=lambda _, cause: self._statistics.dropped(cause),
-                progress=DownloadLog(self.get_logger()),
+                on_dropped=lambda _, cause: self._statistics.dropped(cause),
+                on_progress=DownloadLog(self.get_logger()),
             )
             self._outputs = Outputs(self, every=self._settings.queue_policy == "all")
         except Exception as error:  # rclpy would swallow it without a word

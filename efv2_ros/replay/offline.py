@@ -55,7 +55,7 @@ def replay(
     Args:
         bag: The bag; its `problems` say what could not be read.
         topic: From `Bag.image_topic`.
-        classifier: Of a model with as many spare slots as `pipeline.spare_slots` says.
+        classifier: Its model was loaded with `pipelined=True`.
         slots: Images the model works on at once.
         frame_id: For images without a header.
         progress: Told how many images are done.

@@ -13,10 +13,12 @@ from efv2_ros.classify.engine import Engine
 from efv2_ros.classify.model import Model, find_model, load_model
 from efv2_ros.classify.options import ModelRequest, ViewOptions
 from efv2_ros.errors import Efv2Error
+from efv2_ros.models.catalog import Catalog, CatalogError
+from efv2_ros.models.download import DownloadStoppedError
 from efv2_ros.models.labels import LabelsError
 from efv2_ros.models.modelfile import ModelError
 from efv2_ros.pictures.photo import find_photos, read_photo
-from efv2_ros.runtimes.base import ModelLoadError, RuntimeUnavailableError
+from efv2_ros.runtimes.base import InferenceError, ModelLoadError, RuntimeUnavailableError
 from efv2_ros.vision.frame import Frame, FrameError, Header
 from efv2_ros.vision.nv12 import Nv12Converter, Roi
 
@@ -326,7 +328,7 @@ def test_closing_an_engine_gives_up_a_download(tmp_path, monkeypatch):
             request(projection(tmp_path / "m.onnx")),
             ViewOptions(),
             lambda frame, outcome, waited: None,
-            progress=progress,
+            on_progress=progress,
         )
         errors = []
         engine.change(
@@ -342,4 +344,24 @@ def test_closing_an_engine_gives_up_a_download(tmp_path, monkeypatch):
         closing.join(30)
         assert not closing.is_alive()
     (error,) = errors
-    assert "given up" in str(error)
+    assert isinstance(error, DownloadStoppedError)
+
+
+def test_a_pipelined_model_has_slots_for_what_is_prepared_ahead(tmp_path):
+    wanted = request(projection(tmp_path / "m.onnx"), slots=3)
+    with load_model(wanted) as plain, load_model(wanted, pipelined=True) as pipelined:
+        assert (plain.runtime.slots, pipelined.runtime.slots) == (3, 7)
+
+
+def test_a_text_means_a_model_size(tmp_path, monkeypatch):
+    projection(tmp_path / "model.onnx")
+    catalog_files = Catalog.load()["s1"].files
+    monkeypatch.setenv("EFV2_MODEL_DIR", str(tmp_path))
+    (tmp_path / "model.onnx").rename(tmp_path / catalog_files["onnx"].filename)
+    assert find_model("s1").spec.size == "s1"
+    with load_model("s1") as model:
+        assert model.request == ModelRequest("s1")
+    with pytest.raises(InferenceError, match="closed"):
+        model.runtime.slot()
+    with pytest.raises(CatalogError, match="s9"):
+        load_model("s9")

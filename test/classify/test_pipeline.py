@@ -152,7 +152,7 @@ def test_slots_work_side_by_side():
 def test_latest_keeps_the_newest_and_counts_the_rest():
     gate, sink, dropped = Gate(), Sink(), []
     pipeline = pipeline_of(
-        gate, sink, policy="latest", dropped=lambda item, cause: dropped.append((item, cause))
+        gate, sink, policy="latest", on_dropped=lambda item, cause: dropped.append((item, cause))
     )
     pipeline.submit(0)
     assert gate.entered.acquire(timeout=SOON)
@@ -167,7 +167,9 @@ def test_latest_keeps_the_newest_and_counts_the_rest():
 
 def test_latest_keeps_one_item_however_many_slots():
     gate, dropped = Gate(), []
-    pipeline = pipeline_of(gate, Sink(), slots=2, dropped=lambda item, cause: dropped.append(item))
+    pipeline = pipeline_of(
+        gate, Sink(), slots=2, on_dropped=lambda item, cause: dropped.append(item)
+    )
     for item in range(2):
         pipeline.submit(item)
         assert gate.entered.acquire(timeout=SOON)
@@ -318,7 +320,9 @@ def test_what_was_replaced_can_be_freed():
 
 def test_close_finishes_what_runs_and_drops_what_waits():
     gate, sink, dropped = Gate(), Sink(), []
-    pipeline = pipeline_of(gate, sink, dropped=lambda item, cause: dropped.append((item, cause)))
+    pipeline = pipeline_of(
+        gate, sink, on_dropped=lambda item, cause: dropped.append((item, cause))
+    )
     pipeline.submit("runs")
     assert gate.entered.acquire(timeout=SOON)
     pipeline.submit("waits")
@@ -394,7 +398,7 @@ def test_the_next_item_is_prepared_while_one_is_worked_on(policy):
 def test_what_was_prepared_gives_way_to_what_is_newer():
     gate, sink, dropped = Gate(), Sink(), []
     stages = Stages(gate, prepare=lambda item: -item)
-    pipeline = Pipeline(stages, sink, dropped=lambda item, cause: dropped.append((item, cause)))
+    pipeline = Pipeline(stages, sink, on_dropped=lambda item, cause: dropped.append((item, cause)))
     pipeline.submit(1)
     assert gate.entered.acquire(timeout=SOON)
     for item in (2, 3, 4):
@@ -438,7 +442,7 @@ def test_free_places_are_filled_before_anything_is_superseded():
         return item
 
     pipeline = Pipeline(
-        Stages(gate, prepare), Sink(), slots=3, dropped=lambda item, cause: dropped.append(item)
+        Stages(gate, prepare), Sink(), slots=3, on_dropped=lambda item, cause: dropped.append(item)
     )
     for item in range(4):
         pipeline.submit(item)
@@ -487,7 +491,7 @@ def test_close_takes_back_what_was_prepared(policy):
 
     stages = Stages(gate, prepare)
     pipeline = Pipeline(
-        stages, sink, slots=2, policy=policy, dropped=lambda *what: dropped.append(what)
+        stages, sink, slots=2, policy=policy, on_dropped=lambda *what: dropped.append(what)
     )
     for item in range(4):
         pipeline.submit(item)
@@ -536,7 +540,7 @@ def test_every_item_is_accounted_for_and_bounds_are_kept(slots, policy):
 
     pipeline = Pipeline(
         Counting(work, prepare), sink, slots=slots, policy=policy,
-        dropped=lambda *what: dropped.append(what),
+        on_dropped=lambda *what: dropped.append(what),
     )  # fmt: skip
     for item in range(400):
         pipeline.submit(item)

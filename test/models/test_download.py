@@ -57,7 +57,7 @@ def leave_part(server, target, length):
 
 def test_replaces_the_file_and_tells_progress(server, target):
     told = []
-    fetch(server, target, progress=lambda done, total: told.append((done, total)))
+    fetch(server, target, on_progress=lambda done, total: told.append((done, total)))
     assert_only(target, CONTENT)
     assert told[0] == (0, len(CONTENT))
     assert told[-1] == (len(CONTENT), len(CONTENT))
@@ -73,7 +73,7 @@ def test_makes_the_folder(server, tmp_path):
 def test_a_file_of_unknown_length(server, target):
     server.behaviour.chunked = True
     told = []
-    fetch(server, target, progress=lambda done, total: told.append((done, total)))
+    fetch(server, target, on_progress=lambda done, total: told.append((done, total)))
     assert_only(target, CONTENT)
     assert told[-1] == (len(CONTENT), None)
 
@@ -98,7 +98,7 @@ def test_a_stalled_connection_is_given_up_and_continued(server, target):
 def test_a_later_process_continues(server, target):
     leave_part(server, target, 123_456)
     told = []
-    fetch(server, target, progress=lambda done, total: told.append((done, total)))
+    fetch(server, target, on_progress=lambda done, total: told.append((done, total)))
     assert_only(target, CONTENT)
     assert [r["range"] for r in server.requests] == ["bytes=123456-"]
     assert told[0] == (123_456, len(CONTENT))

@@ -167,7 +167,10 @@ def test_a_file_without_an_address(places):
 def test_a_download_is_locked_and_found_again(spec, places, server, model):
     told = []
     first = resolve(
-        spec, "onnx", allow_download=True, progress=lambda done, total: told.append((done, total))
+        spec,
+        "onnx",
+        allow_download=True,
+        on_progress=lambda done, total: told.append((done, total)),
     )
     assert first.origin == "download"
     assert first.path == places["cache"] / "tiny.onnx"

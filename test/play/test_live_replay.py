@@ -20,7 +20,6 @@ from efv2_ros.classify.classifier import Classifier
 from efv2_ros.classify.latency import END_TO_END, STAGES
 from efv2_ros.classify.model import load_model
 from efv2_ros.classify.options import ModelRequest
-from efv2_ros.classify.pipeline import spare_slots
 from efv2_ros.cli.main import main
 from efv2_ros.messages.message import serialize
 from efv2_ros.replay import offline
@@ -64,7 +63,7 @@ def hbm_1080p(number, stamp):
 
 
 def run_offline(path, model_file, **options):
-    model = load_model(ModelRequest(model_path=model_file), spare_slots=spare_slots(1))
+    model = load_model(ModelRequest(model_path=model_file), pipelined=True)
     with Bag(path) as bag:
         run = offline.replay(bag, bag.image_topic(), Classifier(model), **options)
     model.close()

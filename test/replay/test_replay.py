@@ -16,7 +16,6 @@ from efv2_ros.bags.bag import Bag
 from efv2_ros.classify.classifier import Classifier
 from efv2_ros.classify.model import load_model
 from efv2_ros.classify.options import ModelRequest
-from efv2_ros.classify.pipeline import spare_slots
 from efv2_ros.classify.postprocess import Prediction
 from efv2_ros.cli.main import main
 from efv2_ros.messages import typestore as types
@@ -37,7 +36,7 @@ def model_file(tmp_path_factory):
 @pytest.fixture(scope="module")
 def classifier(model_file):
     request = ModelRequest(model_path=str(model_file), threads=1, slots=4)
-    model = load_model(request, spare_slots=spare_slots(4))
+    model = load_model(request, pipelined=True)
     yield Classifier(model)
     model.close()
 

@@ -17,7 +17,6 @@ from efv2_ros.bags.demo_bag import DemoCamera, record
 from efv2_ros.classify.classifier import Classifier
 from efv2_ros.classify.model import load_model
 from efv2_ros.classify.options import ModelRequest
-from efv2_ros.classify.pipeline import spare_slots
 from efv2_ros.pictures.encode import ENCODERS, FILE_SUFFIXES
 from efv2_ros.replay import offline
 from efv2_ros.replay.results import read_run
@@ -48,7 +47,7 @@ def model_file(tmp_path_factory):
 @pytest.fixture(scope="module")
 def classifier(model_file):
     request = ModelRequest(model_path=str(model_file), threads=1, slots=2)
-    model = load_model(request, spare_slots=spare_slots(2))
+    model = load_model(request, pipelined=True)
     yield Classifier(model)
     model.close()
 
