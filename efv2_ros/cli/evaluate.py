@@ -7,8 +7,8 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,6 @@ from typing import Any
 import click
 from rich.progress import TextColumn
 
-from efv2_ros.classify.classifier import Classifier
-from efv2_ros.classify.model import Model, load_model
-from efv2_ros.classify.options import ModelRequest, ViewOptions
 from efv2_ros.cli.console import (
     INTERRUPTED,
     download_bar,
@@ -30,18 +27,16 @@ from efv2_ros.cli.console import (
 )
 from efv2_ros.cli.options import fit_options, model_options, split_request
 from efv2_ros.cli.signals import catch_stop
-from efv2_ros.evaluation.checkpoint import Answer, State, describe
-from efv2_ros.evaluation.classes import Classes, EvaluationError
-from efv2_ros.evaluation.dataset import Dataset, Image, find_images
-from efv2_ros.evaluation.evaluation import TOP, Evaluation, Failure, Progress
+from efv2_ros.evaluation.checkpoint import Answer
+from efv2_ros.evaluation.dataset import Image
+from efv2_ros.evaluation.evaluation import AnswerCallback, Evaluation, Failure, open_evaluation
+from efv2_ros.evaluation.inputs import check_inputs, load_models, second_request
 from efv2_ros.evaluation.summary import summarize
 from efv2_ros.evaluation.tables import tables
-from efv2_ros.evaluation.truth import Truth
-from efv2_ros.files import check_writable
 from efv2_ros.runtimes.base import RUNTIMES
 
-_NAMED = 3
-"""Examples in a message about many images."""
+_MOST_EXAMPLES = 3
+"""Most names in a message about many images."""
 
 
 @click.command()
@@ -120,156 +115,98 @@ def evaluate(
     their difference comes with an interval and McNemar's exact p. A run that Ctrl-C or SIGTERM
     interrupted, with exit status 130, goes on with the same command.
     """
-    _check_writable(json_file)
-    if not folder.is_dir():
-        raise EvaluationError(f"there is no folder {folder}")
+    json_path = None if is_standard_output(json_file) else json_file
     request = replace(split_request(options), slots=slots)
     requests = [request]
     if other_runtime or other_model:
-        requests.append(_other_request(request, other_runtime, other_model))
+        requests.append(second_request(request, other_runtime, other_model))
+    check_inputs(folder, requests, truth_file=truth_file, json_file=json_path)
     try:
         with ExitStack() as stack:
-            models = [stack.enter_context(_loaded(each)) for each in requests]
-            models.sort(key=lambda model: model.file.format == "bin")  # the float one first
-            _check_comparable(models)
-            classes = Classes.of(models[0])
-            truth = Truth(truth_file, classes) if truth_file else None
-            dataset = find_images(folder, classes, truth)
-            dataset = dataset if limit is None else dataset.limited(limit)
-            _tell(dataset, models)
-            view = ViewOptions(fit, antialias=antialias, top_k=TOP)
-            classifiers = [Classifier(model, view) for model in models]
-            settings = describe(folder, truth, limit, classifiers)
-            state = State(settings, restart=restart)
-            stack.callback(state.close)
-            evaluation = Evaluation(dataset.images, classifiers, state)
-            if not _run(evaluation, dataset.images, slots):
-                sys.exit(INTERRUPTED)
-            _tell_failures(evaluation.failures)
-            if not evaluation.answers:
-                raise EvaluationError(
-                    f"none of the {len(dataset.images):,} images could be classified"
+            with download_bar() as on_progress:
+                models = stack.enter_context(load_models(requests, on_progress))
+            evaluation = stack.enter_context(
+                open_evaluation(
+                    folder, models, truth_file=truth_file, limit=limit, fit=fit,
+                    antialias=antialias, restart=restart,
                 )
-            answers, failures = evaluation.answers, evaluation.failures
-            _print(summarize(settings, dataset, models, answers, failures), json_file)
-            if failures:
+            )  # fmt: skip
+            _print_left_out(evaluation)
+            if not _run(evaluation):
+                sys.exit(INTERRUPTED)
+            _print_failures(evaluation.failures)
+            _print_summary(summarize(evaluation), json_file)
+            if evaluation.failures:
                 sys.exit(1)
-            state.delete()
-    except KeyboardInterrupt:  # before there was anything to go on from
+            evaluation.checkpoint.delete()
+    except KeyboardInterrupt:  # before the first image or after the last; answers are kept
         sys.exit(INTERRUPTED)
 
 
-def _check_writable(json_file: Path | None) -> None:
-    """Says at once what would otherwise be said after hours."""
-    if json_file is not None and not is_standard_output(json_file):
-        check_writable(json_file)
-
-
-def _other_request(request: ModelRequest, runtime: str | None, path: str | None) -> ModelRequest:
-    """The second model: another runtime, another file, or both."""
-    name, kind = request.select_runtime()
-    if path is None:
-        assert runtime is not None
-        given = Path(request.model_path)
-        wanted = RUNTIMES[runtime].model_format
-        if request.model_path and not given.is_dir() and wanted != kind.model_format:
-            raise EvaluationError(
-                f"{runtime} runs .{wanted} files, and {given} is none: name one with "
-                "--compare-model"
-            )
-        return replace(request, runtime=runtime)
-    if runtime is None:
-        runtime = name if Path(path).suffix.lower() == f".{kind.model_format}" else "auto"
-    return replace(request, model_path=path, runtime=runtime)
-
-
-@contextmanager
-def _loaded(request: ModelRequest) -> Iterator[Model]:
-    with download_bar() as report:
-        model = load_model(request, report, pipelined=True)
-    with closing(model):
-        yield model
-
-
-def _check_comparable(models: Sequence[Model]) -> None:
-    """Refuses two models that cannot be compared, or that are one."""
-    if len({each.runtime.info.classes for each in models}) > 1:
-        counts = " and ".join(str(each.runtime.info.classes) for each in models)
-        raise EvaluationError(f"the two models have {counts} classes: they cannot be compared")
-    if len({(each.file.path, each.runtime.info.name) for each in models}) < len(models):
-        model = models[0]
-        raise EvaluationError(
-            f"both models are {model.file.path} on {model.runtime.info.name}: choose others with "
-            "--runtime and --compare, or --model and --compare-model"
-        )
-
-
-def _tell(dataset: Dataset, models: Sequence[Model]) -> None:
-    """Says what the figures will not be of."""
+def _print_left_out(evaluation: Evaluation) -> None:
+    """Print what limits the meaning of the figures."""
+    dataset, models = evaluation.dataset, evaluation.models
     if any(each.file.untrained for each in models):
         chance = 100 / models[0].runtime.info.classes
-        messages.print(
-            f"This is the untrained network: its top-1 is chance, {chance:.3g} %.", style="yellow"
-        )
+        _warn(f"This is the untrained network: its top-1 is chance, {chance:.3g} %.")
     if dataset.unknown:
         hint = f"; {dataset.hint}" if dataset.hint else ""
-        messages.print(
-            f"Left out, since the class is not known: {len(dataset.unknown):,} of the "
-            f"folder's images ({_some(dataset.unknown)}){hint}",
-            style="yellow",
+        _warn(
+            f"Left out, since the class is not known: {len(dataset.unknown):,} of the folder's "
+            f"images ({_examples(dataset.unknown)}){hint}"
         )
     if dataset.unused:
-        messages.print(
+        _warn(
             f"Named by the label file and not in the folder: {len(dataset.unused):,} "
-            f"({_some(dataset.unused)})",
-            style="yellow",
+            f"({_examples(dataset.unused)})"
         )
 
 
-def _some(names: Sequence[str]) -> str:
-    more = ", ..." if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
+def _warn(text: str, style: str = "yellow") -> None:
+    messages.print(text, style=style)
 
 
-def _run(evaluation: Evaluation, images: Sequence[Image], slots: int) -> bool:
-    """Whether it came to its end; where it did not, or failed, says how far it came."""
+def _examples(names: Sequence[str]) -> str:
+    return ", ".join(names[:_MOST_EXAMPLES]) + (", ..." if len(names) > _MOST_EXAMPLES else "")
+
+
+def _run(evaluation: Evaluation) -> bool:
+    """Run to the end, or until Ctrl-C; then print how far it came."""
+    total = len(evaluation.dataset.images)
     if evaluation.answers:
-        messages.print(
-            f"Going on: {len(evaluation.answers):,} of {len(images):,} images are done already."
-        )
+        messages.print(f"Going on: {len(evaluation.answers):,} of {total:,} images are done.")
     is_complete = False
     try:
-        # Pressed again, it ends the process: models must not be closed while they run.
+        # A second Ctrl-C ends the process: models must not be closed while they run.
         with (
             catch_stop(again=signal.SIG_DFL) as should_stop,
-            _progress_bar(images, evaluation) as show,
+            _answer_bar(evaluation) as on_answer,
         ):
-            is_complete = evaluation.run(slots, should_stop, show)
+            is_complete = evaluation.run(on_answer, should_stop)
     finally:
         if not is_complete:
-            messages.print(
-                f"Stopped: {len(evaluation.answers):,} of {len(images):,} images are done, and "
-                "the same command goes on from there.",
-                style="yellow",
+            _warn(
+                f"Stopped: {len(evaluation.answers):,} of {total:,} images are done, and the same "
+                "command goes on from there."
             )
     return is_complete
 
 
-class _progress_bar:
-    """How far the evaluation is, how long it will take, and top-1 so far."""
+class _answer_bar:
+    """A progress bar with the speed, the time left, and the accuracy so far."""
 
-    def __init__(self, images: Sequence[Image], evaluation: Evaluation) -> None:
+    def __init__(self, evaluation: Evaluation) -> None:
         self._right: Counter[int] = Counter()
         self._answers = 0
-        for image in images:
+        for image in evaluation.dataset.images:
             self._count(image, evaluation.answers.get(image.name))
         self._before = self._answers
         self._bar = image_bar(TextColumn("{task.fields[figures]}"))
         self._task = self._bar.add_task(
-            "evaluating", completed=self._before, total=len(images), figures=""
+            "evaluating", completed=self._before, total=len(evaluation.dataset.images), figures=""
         )
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> AnswerCallback:
         self._start = time.perf_counter()
         self._bar.start()
         return self._update
@@ -294,23 +231,23 @@ class _progress_bar:
         self._bar.update(self._task, advance=1, figures=figures)
 
 
-def _print(report: Mapping[str, Any], json_file: Path | None) -> None:
-    """Tables, and JSON where it is wanted."""
+def _print_summary(summary: Mapping[str, Any], json_file: Path | None) -> None:
+    """Print tables, and write JSON if it is wanted; to standard output, JSON alone."""
     if not is_standard_output(json_file):
-        for each in tables(report):
+        for each in tables(summary):
             output.print(each)
     if json_file is not None:
         with open_result(json_file) as file:
-            file.write(json.dumps(report, indent=2) + "\n")
+            file.write(json.dumps(summary, indent=2) + "\n")
 
 
-def _tell_failures(failures: Sequence[Failure]) -> None:
+def _print_failures(failures: Sequence[Failure]) -> None:
     if not failures:
         return
     causes = Counter(each.cause for each in failures)
     counts = ", ".join(f"{cause} {count:,}" for cause, count in causes.most_common())
-    messages.print(f"Left out, since they could not be classified: {counts}", style="red")
-    for each in failures[:_NAMED]:
+    _warn(f"Left out, since they could not be classified: {counts}", "red")
+    for each in failures[:_MOST_EXAMPLES]:
         reason = each.reason.replace(str(each.image.path), each.image.name)
         name = "" if each.image.name in reason else f"{each.image.name}: "
         messages.print(f"  {name}{reason}", soft_wrap=True)

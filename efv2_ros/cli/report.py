@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -45,35 +47,45 @@ def report(results: Path, out: Path | None, bag_path: Path | None, topic: str) -
     from efv2_ros.replay.results import read_run
     from efv2_ros.report.page import write_report
 
-    run = read_run(results)
     out = out or _beside(results)
-    if out.exists() and out.samefile(results):
-        raise click.UsageError(f"the page would replace the results {results}")
+    _check_out(out, [results, *filter(None, [bag_path])])
+    run = read_run(results)
     named = Path(str(run.info.get("bag") or ""))
     pictures: dict[int, NDArray[np.uint8]] = {}
     if bag_path:
         pictures = _thumbnails(run, bag_path, topic)
-    elif named.name and named.exists():
+    elif named.name and os.path.exists(named):  # noqa: PTH110 - any name, even one too long
+        _check_out(out, [named])
         try:
             pictures = _thumbnails(run, named, topic)
         except BagError as error:  # nobody asked for it
             messages.print(f"no thumbnails: {error}", style="yellow", soft_wrap=True)
     write_report(run, out, pictures)
     thumbnails = f"{len(pictures)} thumbnails" if pictures else "no thumbnails: see --bag"
+    name, size = click.format_filename(out), decimal(out.stat().st_size)
     output.print(
-        f"wrote {out} ({len(run.frames):,} images, {thumbnails}, {decimal(out.stat().st_size)})",
-        soft_wrap=True,
+        f"wrote {name} ({len(run.frames):,} images, {thumbnails}, {size})", soft_wrap=True
     )
 
 
 def _beside(results: Path) -> Path:
-    if not results.name:  # as of `.`
+    if results.name in ("", ".."):
         results = results.resolve()
     return results.with_name(f"{results.name if results.is_dir() else results.stem}.html")
 
 
+def _check_out(out: Path, inputs: Sequence[Path]) -> None:
+    """Refuse to replace what the page is made from, or a file of the bag it is made from."""
+    if not out.exists():
+        return
+    for each in inputs:
+        files = each.rglob("*") if each.is_dir() else [each]
+        if any(file.exists() and out.samefile(file) for file in files):
+            raise click.UsageError(f"the page would replace {out}, which it is made from")
+
+
 def _thumbnails(run: Run, path: Path, topic: str) -> dict[int, NDArray[np.uint8]]:
-    """Pictures of those images that the page would like to show.
+    """Read the images that the page would like to show from a bag.
 
     Raises:
         BagError: The bag cannot be read, or it does not hold the images.

@@ -1,7 +1,8 @@
-"""What an evaluation has found so far, kept in a file so that it can go on after an interruption.
+"""Checkpoint file of an evaluation: the answers so far, so that an interrupted run can go on.
 
-JSON lines: first what is evaluated, then each image's answers, written as soon as they are there.
-The file's name is a digest of the first line: another model, folder or option is another file.
+JSON lines. The first line describes the evaluation; each other line is the answer to one image,
+written as soon as it is known. The file's name is a digest of the first line, so another model,
+folder or option has another file.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from efv2_ros.resources import cache_dir
 
 
 class Answer(NamedTuple):
-    """What the models said to an image.
+    """The answers of all models to one image.
 
     Attributes:
-        best: For each model the ids of its best classes, best first.
-        cosine: Of the two models' logits; None for one model.
+        best: For each model, the ids of its best classes, best first.
+        cosine: Cosine of the angle between the two models' logits; None for one model.
     """
 
     best: tuple[tuple[int, ...], ...]
@@ -36,14 +37,14 @@ class Answer(NamedTuple):
 
 
 class FileVersion(NamedTuple):
-    """By what a file that was changed is told; modification time in nanoseconds."""
+    """Size in bytes and modification time in nanoseconds, which tell that a file was changed."""
 
     size: int
     mtime_ns: int
 
     @classmethod
     def of(cls, path: Path) -> FileVersion:
-        """The version that is there now; -1, -1 where none can be seen."""
+        """Return the version on disk; (-1, -1) if the file cannot be examined."""
         try:
             found = path.stat()
         except OSError:
@@ -51,14 +52,15 @@ class FileVersion(NamedTuple):
         return cls(found.st_size, found.st_mtime_ns)
 
 
-class State:
+class Checkpoint:
     """The answers of one evaluation, in the user's cache folder.
 
     Args:
-        description: All that the answers depend on, in JSON's types.
-        restart: Forget what is there.
+        description: Everything that the answers depend on, in JSON's types; see `describe`.
+        restart: Ignore and overwrite an existing file.
 
     Attributes:
+        description: As given.
         path: The file.
 
     Raises:
@@ -68,6 +70,7 @@ class State:
     def __init__(self, description: Mapping[str, Any], *, restart: bool = False) -> None:
         first = json.dumps({"evaluation": description}, sort_keys=True)
         key = hashlib.sha256(first.encode()).hexdigest()[:32]
+        self.description = description
         self.path = cache_dir() / "evaluations" / f"{key}.jsonl"
         self._answers: dict[str, tuple[FileVersion, Answer]] = {}
         try:
@@ -75,22 +78,22 @@ class State:
             self._file = self.path.open("w+b" if restart else "a+b")
             self._file.seek(0)
             content = self._file.read()
-            for line in content.splitlines():
-                self._take(line)
+            for line in content.split(b"\n"):
+                self._read(line)
             if not content:
                 self._write(first)
             elif not content.endswith(b"\n"):
-                self._write("")  # ends the line that an interruption cut off
+                self._write("")  # ends the line that an interruption truncated
         except OSError as error:
             raise self._error(error) from error
 
     def answer(self, image: Image, version: FileVersion) -> Answer | None:
-        """What was said to this version of the image, None if nothing was yet."""
+        """Return the answer to this version of an image; None if there is none."""
         known, answer = self._answers.get(image.name, (None, None))
         return answer if known == version else None
 
     def add(self, image: Image, version: FileVersion, answer: Answer) -> None:
-        """Keep an answer, from now on also through a crash of this process.
+        """Keep an answer. From now on it survives a crash of this process.
 
         Raises:
             EvaluationError: The file cannot be written.
@@ -103,22 +106,24 @@ class State:
             raise self._error(error) from error
 
     def close(self) -> None:
-        """Leave the file as it is, for the next time."""
+        """Close the file and keep it for the next run."""
         self._file.close()
 
     def delete(self) -> None:
-        """Remove the file: the evaluation is complete."""
+        """Close and remove the file: the evaluation is complete."""
         self.close()
         self.path.unlink(missing_ok=True)
 
-    def _take(self, line: bytes) -> None:
-        """Reads an answer. A line that is none was cut off, and its image is done anew."""
+    def _read(self, line: bytes) -> None:
+        """Read one line. Truncated lines are ignored; their images are evaluated again."""
         try:
             found = json.loads(line)
-            version = FileVersion(found["size"], found["mtime_ns"])
-            best = tuple(tuple(each) for each in found["best"])
-            self._answers[found["file"]] = version, Answer(best, found["cosine"])
-        except (ValueError, KeyError, TypeError):
+            version = FileVersion(int(found["size"]), int(found["mtime_ns"]))
+            best = tuple(tuple(map(int, each)) for each in found["best"])
+            cosine = found["cosine"] if found["cosine"] is None else float(found["cosine"])
+            if isinstance(found["file"], str) and best and all(best):
+                self._answers[found["file"]] = version, Answer(best, cosine)
+        except (ValueError, KeyError, TypeError, RecursionError):
             pass
 
     def _write(self, line: str) -> None:
@@ -127,15 +132,15 @@ class State:
 
     def _error(self, error: OSError) -> EvaluationError:
         return EvaluationError(
-            f"the evaluation's state cannot be kept in {self.path.parent} ({error.strerror}): "
-            "make room there or set XDG_CACHE_HOME"
+            f"cannot keep the evaluation's checkpoint in {self.path.parent} ({error.strerror}): "
+            "free some disk space there, or set XDG_CACHE_HOME to another folder"
         )
 
 
 def describe(
     folder: Path, truth: Truth | None, limit: int | None, classifiers: Sequence[Classifier]
 ) -> dict[str, Any]:
-    """All that an evaluation's answers depend on but the images themselves, in JSON's types."""
+    """Describe everything but the images that the answers depend on, in JSON's types."""
     return {
         "efv2_ros": __version__,
         "opencv": cv2.__version__,

@@ -1,79 +1,92 @@
-"""What counts of right and wrong answers say, and how sure that is."""
+"""Confidence intervals and tests for counts of right and wrong answers."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from statistics import NormalDist
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-_Z = 1.959963984540054
-"""Of the standard normal distribution, 95 % lie within this distance from 0."""
+from efv2_ros.evaluation.classes import EvaluationError
+
+CONFIDENCE = 0.95
 
 
 class Interval(NamedTuple):
-    """A 95 % confidence interval."""
+    """A confidence interval; the level is `CONFIDENCE`."""
 
     low: float
     high: float
 
 
+def scipy_stats() -> Any:
+    """Import `scipy.stats`. It takes a second and is needed only once all answers are known.
+
+    Raises:
+        EvaluationError: SciPy is not installed or does not work.
+    """
+    try:
+        import scipy.stats
+    except ImportError as error:
+        raise EvaluationError(
+            f"an evaluation needs SciPy 1.8 or newer, and it cannot be imported ({error}): "
+            "sudo apt install python3-scipy, or pip install scipy"
+        ) from error
+    return scipy.stats
+
+
 def wilson(successes: int, trials: int) -> Interval:
-    """The score interval of a proportion.
+    """Compute Wilson's score interval of a proportion.
 
     E. B. Wilson, "Probable inference, the law of succession, and statistical inference", Journal
     of the American Statistical Association 22 (1927), 209-212. Unlike the normal approximation, it
     also holds for few images and for accuracies close to 0 or 1.
 
     Args:
-        successes: Right answers.
-        trials: Images, at least 1.
+        successes: Number of right answers.
+        trials: Number of images, at least 1.
     """
-    share = successes / trials
-    spread = _Z**2 / trials
-    centre = (share + spread / 2) / (1 + spread)
-    half = _Z * math.sqrt(share * (1 - share) / trials + spread / (4 * trials)) / (1 + spread)
-    return Interval(max(0.0, centre - half), min(1.0, centre + half))
+    test = scipy_stats().binomtest(successes, trials)
+    return Interval(*map(float, test.proportion_ci(CONFIDENCE, method="wilson")))
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """The probability that two equally good models differ by so much or more, two-sided.
+    """Compute the two-sided p-value of McNemar's exact test.
 
-    Only the images that one of the models got right count: if both were equally good, each such
-    image would be either's with probability 1/2. Exact, from the binomial distribution: Q.
-    McNemar, "Note on the sampling error of the difference between correlated proportions or
+    The null hypothesis is that both models are equally good. Only the images that exactly one of
+    them got right count: under the null hypothesis, each is either model's with probability 1/2.
+    Q. McNemar, "Note on the sampling error of the difference between correlated proportions or
     percentages", Psychometrika 12 (1947), 153-157; the exact form as in Fagerland, Lydersen and
     Laake, BMC Medical Research Methodology 13:91 (2013).
 
     Args:
-        only_first: Images that the first model alone got right.
-        only_second: Images that the second model alone got right.
+        only_first: Number of images that the first model alone got right.
+        only_second: Number of images that the second model alone got right.
     """
     trials = only_first + only_second
-    ways, tail = 1, 0
-    for successes in range(min(only_first, only_second) + 1):
-        tail += ways
-        ways = ways * (trials - successes) // (successes + 1)
-    return min(1.0, 2 * tail / (1 << trials))
+    return float(scipy_stats().binomtest(only_first, trials).pvalue) if trials else 1.0
 
 
 def paired_difference(only_first: int, only_second: int, trials: int) -> Interval:
-    """The interval of the first model's accuracy minus the second's, over the same images.
+    """Compute the interval of the first model's accuracy minus the second's.
 
-    Wald's, with an image more for either model: D. G. Bonett and R. M. Price, "Adjusted Wald
-    confidence interval for a difference of binomial proportions based on paired data", Journal of
-    Educational and Behavioral Statistics 37 (2012), 479-488.
+    Both models saw the same images. The interval is Wald's after one image is added for either
+    model: D. G. Bonett and R. M. Price, "Adjusted Wald confidence interval for a difference of
+    binomial proportions based on paired data", Journal of Educational and Behavioral Statistics 37
+    (2012), 479-488. Neither SciPy nor statsmodels has an interval for paired proportions.
 
     Args:
-        only_first: Images that the first model alone got right.
-        only_second: Images that the second model alone got right.
-        trials: All images.
+        only_first: Number of images that the first model alone got right.
+        only_second: Number of images that the second model alone got right.
+        trials: Number of all images.
     """
+    z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
     first, second = (only_first + 1) / (trials + 2), (only_second + 1) / (trials + 2)
     centre = first - second
-    half = _Z * math.sqrt((first + second - centre**2) / (trials + 2))
+    half = z * math.sqrt((first + second - centre**2) / (trials + 2))
     return Interval(max(-1.0, centre - half), min(1.0, centre + half))
 
 

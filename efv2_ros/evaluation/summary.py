@@ -1,9 +1,9 @@
-"""What an evaluation found, as plain values."""
+"""Figures of an evaluation as plain values, for JSON and for tables."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from efv2_ros.classify.model import Model
 from efv2_ros.evaluation.checkpoint import Answer
-from efv2_ros.evaluation.dataset import Dataset, Image
-from efv2_ros.evaluation.evaluation import Failure
+from efv2_ros.evaluation.classes import EvaluationError
+from efv2_ros.evaluation.dataset import Image
+from efv2_ros.evaluation.evaluation import Evaluation
 from efv2_ros.evaluation.statistics import (
     Interval,
     confusion_matrix,
@@ -23,33 +24,28 @@ from efv2_ros.evaluation.statistics import (
 )
 
 _PUBLISHED = {"onnx": "float_top1_percent", "bin": "quantised_top1_percent"}
-"""A catalog's figure for a model file's format: ONNX files are the float models."""
+"""Key of the catalog's published accuracy, by model format: ONNX files are the float models."""
 
 
-def summarize(
-    settings: Mapping[str, Any],
-    dataset: Dataset,
-    models: Sequence[Model],
-    answers: Mapping[str, Answer],
-    failures: Sequence[Failure] = (),
-) -> dict[str, Any]:
-    """All figures of an evaluation, in JSON's types; the same answers give the same figures.
+def summarize(evaluation: Evaluation) -> dict[str, Any]:
+    """Compute all figures of an evaluation, in JSON's types.
 
-    Args:
-        settings: What `state.describe` says.
-        dataset: The images.
-        models: One, or two that were compared.
-        answers: The models' answers by the images' names, at least one.
-        failures: Images without an answer.
+    The same answers give the same figures.
+
+    Raises:
+        EvaluationError: No image has an answer, or SciPy is missing.
     """
+    dataset, models, answers = evaluation.dataset, evaluation.models, evaluation.answers
     images = [each for each in dataset.images if each.name in answers]
+    if not images:
+        raise EvaluationError(f"none of the {len(dataset.images):,} images could be classified")
     found = [answers[each.name] for each in images]
-    report: dict[str, Any] = {
-        "settings": settings,
+    summary: dict[str, Any] = {
+        "settings": evaluation.checkpoint.description,
         "images": len(images),
         "failed": [
             {"file": each.image.name, "cause": each.cause, "reason": each.reason}
-            for each in failures
+            for each in evaluation.failures
         ],
         "unknown": list(dataset.unknown),
         "unused": list(dataset.unused),
@@ -62,12 +58,12 @@ def summarize(
         ],
     }
     if len(models) == 2:
-        report["comparison"] = _comparison(images, found, models)
-    report["answers"] = [
+        summary["comparison"] = _comparison(images, found, models)
+    summary["answers"] = [
         {"file": image.name, "class_id": image.class_id, **answer._asdict()}
         for image, answer in zip(images, found, strict=True)
     ]
-    return report
+    return summary
 
 
 def _description(model: Model) -> dict[str, Any]:
@@ -122,7 +118,7 @@ def _accuracies(
 def _is_right(
     images: Sequence[Image], best: Sequence[tuple[int, ...]]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which images have their class in the first place, and which among the best."""
+    """Tell which images have their class first, and which have it among the best."""
     pairs = list(zip(images, best, strict=True))
     return (
         np.array([image.class_id == each[0] for image, each in pairs]),
@@ -133,7 +129,7 @@ def _is_right(
 def _comparison(
     images: Sequence[Image], answers: Sequence[Answer], models: Sequence[Model]
 ) -> dict[str, Any]:
-    """The first model against the second."""
+    """Compare the first model with the second."""
     first, second = (
         _is_right(images, [each.best[index] for each in answers]) for index in range(2)
     )

@@ -1,4 +1,4 @@
-"""An evaluation's figures as tables for people."""
+"""Tables of an evaluation's figures for the terminal."""
 
 from __future__ import annotations
 
@@ -8,39 +8,40 @@ from typing import Any
 
 from rich.console import RenderableType
 from rich.table import Table
+from rich.text import Text
 
 _SHOWN = 5
 """Rows at either end of a table of extremes."""
 
 
-def tables(report: Mapping[str, Any]) -> Iterator[RenderableType]:
-    """What to print of a report made by `summarize`."""
-    models = report["models"]
-    yield _accuracies(report)
-    if "comparison" in report:
-        yield from _comparison(report["comparison"])
+def tables(summary: Mapping[str, Any]) -> Iterator[RenderableType]:
+    """Make what to print of a summary made by `summarize`."""
+    models = summary["models"]
+    yield _accuracies(summary)
+    if "comparison" in summary:
+        yield from _comparison(summary["comparison"])
     if max(each["images"] for each in models[0]["by_class"]) > 1:
         yield _classes(models)
     if any(each["images"] > 1 for each in models[0]["confusions"]):
         yield _confusions(models[0]["confusions"])
 
 
-def _accuracies(report: Mapping[str, Any]) -> Table:
-    models = report["models"]
+def _accuracies(summary: Mapping[str, Any]) -> Table:
+    models = summary["models"]
     sizes = {each["images"] for each in models[0]["by_class"]}
     means = {"mean of\nclasses (%)": "mean_of_classes_percent"} if len(sizes) > 1 else {}
     published = {"published\ntop-1 (%)": "published_top1_percent"}
     if all(each["published_top1_percent"] is None for each in models):
         published = {}
     table = _table(
-        f"{report['images']:,} images of {len(models[0]['by_class']):,} classes in "
-        f"{_text(report['settings']['folder'])}",
+        f"{summary['images']:,} images of {len(models[0]['by_class']):,} classes in "
+        f"{summary['settings']['folder']}",
         ("runtime", "file"),
         ("top-1 (%)\n95 % interval", "top-5 (%)\n95 % interval", *means, *published),
     )
     for each in models:
         table.add_row(
-            f"{each['runtime']} {each['version']} ({each['device']})",
+            _text(f"{each['runtime']} {each['version']} ({each['device']})"),
             _text(Path(each["file"]).name),
             _cell(each["top1"]),
             _cell(each["top5"]),
@@ -69,10 +70,10 @@ def _comparison(comparison: Mapping[str, Any]) -> Iterator[RenderableType]:
         )  # fmt: skip
     yield table
     same, cosine = comparison["same_top1"], comparison["cosine"]
-    yield (
+    yield _text(
         f"same top-1: {same['right']:,} of {same['images']:,} images, {_cell(same)} %\n"
         f"cosine of the logits: mean {cosine['mean']:.4f}, lowest {cosine['min']:.4f} of "
-        f"{_text(cosine['min_file'])}"
+        f"{cosine['min_file']}"
     )
 
 
@@ -115,7 +116,7 @@ def _confusions(confusions: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _table(title: str, texts: Sequence[str], numbers: Sequence[str]) -> Table:
-    table = Table(title=title, title_justify="left")
+    table = Table(title=_text(title, "table.title"), title_justify="left")
     for heading in texts:
         table.add_column(heading, overflow="fold")
     for heading in numbers:
@@ -124,14 +125,14 @@ def _table(title: str, texts: Sequence[str], numbers: Sequence[str]) -> Table:
 
 
 def _cell(row: Mapping[str, Any], sign: str = "") -> str:
-    """A percentage and its interval."""
+    """Format a percentage and its interval."""
     low, high = row["interval_percent"]
     return f"{row['percent']:{sign}.2f} ({low:{sign}.2f} to {high:{sign}.2f})"
 
 
-def _text(text: str) -> str:
-    """Text that may have brackets, and a file's name that may not be in the system's encoding."""
-    return text.encode(errors="replace").decode()
+def _text(text: str, style: str = "") -> Text:
+    """Make text that rich prints as it is: it may hold brackets, colons, or undecodable names."""
+    return Text(text.encode(errors="replace").decode(), style)
 
 
 def _figure(value: float | None) -> str:

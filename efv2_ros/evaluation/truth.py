@@ -155,7 +155,7 @@ class Truth:
     def _lines(self, text: str) -> Iterator[tuple[str, str, Mapping[str, str]]]:
         lines = [
             (f"line {number}", line.strip())
-            for number, line in enumerate(text.splitlines(), start=1)
+            for number, line in enumerate(io.StringIO(text, newline=None), start=1)
             if line.strip()
         ]
         if lines and all(line.isdecimal() for _, line in lines):

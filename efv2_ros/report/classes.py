@@ -1,48 +1,91 @@
-"""The section on classes: which was seen when, how sure the model was, and what it looked at."""
+"""Classes of a run: which was seen when, how sure the model was, and what it looked at."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from efv2_ros.replay.run import Run
-from efv2_ros.report.charts import LOW_BARS, curve_row, lane_row, over_time
-from efv2_ros.report.markup import Html, count, element, name_cell, number_cell, table
-from efv2_ros.report.scales import Scale
+from efv2_ros.report.charts import Curve, Lane, Row, curve, mark
+from efv2_ros.report.scales import Scale, count
 from efv2_ros.report.segments import LANES, Segments, chosen, lanes, pieces, segments
 from efv2_ros.report.series import COLUMNS, Series
 from efv2_ros.report.thumbnails import Thumbnail
 
-_LISTED = 100
+OTHER = "other"
+"""Name of the lane that rare classes share."""
+
+_MOST_ROWS = 100
 """Most segments in the table."""
 
 _NO_RESULT = "no result above the threshold"
-_OTHER = "other"
 
 
-def classes_section(run: Run, series: Series, thumbnails: Mapping[int, Thumbnail]) -> Html:
-    """The section.
+class Picture(NamedTuple):
+    """The image of a segment with its highest score."""
+
+    thumbnail: Thumbnail
+    name: str
+    colour: str
+    score: str
+    when: str
+
+
+class Classes(NamedTuple):
+    """Classes as the template `classes.html` shows them.
+
+    Attributes:
+        number: Number of classes that were the best for an image.
+        segments: Number of segments.
+        lanes: The segments over time.
+        has_other_lane: Whether rare classes share a lane.
+        score: The best class's score over time; None if no image has a result.
+        is_summarised: Whether the score is that of columns, not of single images.
+        pictures: The segments that have a thumbnail and are to be shown.
+        bag: The bag for the command that adds thumbnails, quoted for a shell.
+        rows: Time, number of images and scores of the longest segments, in the order of time.
+    """
+
+    number: int
+    segments: int
+    lanes: list[Lane]
+    has_other_lane: bool
+    score: Curve | None
+    is_summarised: bool
+    pictures: list[Picture]
+    bag: str
+    rows: list[Row]
+
+
+def summarize_classes(
+    run: Run, series: Series, thumbnails: Mapping[int, Thumbnail]
+) -> Classes | None:
+    """Describe the classes of a run; None if no image was classified.
 
     Args:
         run: The run.
-        series: Of the run.
-        thumbnails: By their index in the run.
+        series: The run's series.
+        thumbnails: Thumbnails by their index in the run.
     """
-    content = [element("h2", "Classes")]
     if not series.classified.size:
-        content.append(element("p", "No image was classified."))
-        return element("section", *content)
+        return None
     found = segments(series)
     timeline = _Timeline(run, series, found)
-    content += [
-        timeline.chart(),
-        element("h3", "What was seen"),
-        timeline.film(thumbnails) if thumbnails else _no_thumbnails(run),
-        timeline.table(),
-    ]
-    return element("section", *content)
+    bag = run.info.get("bag")
+    return Classes(
+        number=len(series.class_ids) - (None in series.class_ids),
+        segments=found.images.size,
+        lanes=timeline.lanes(),
+        has_other_lane=timeline.has_other_lane,
+        score=None if np.isnan(series.scores).all() else _score(series),
+        is_summarised=series.scores.size > COLUMNS,
+        pictures=timeline.pictures(thumbnails),
+        bag=shlex.quote(bag) if bag and isinstance(bag, str) else "BAG",
+        rows=timeline.rows(),
+    )
 
 
 class _Timeline:
@@ -53,35 +96,16 @@ class _Timeline:
         self._lanes = lanes(found.classes, found.images)
         self._names = [_name(run, class_id) for class_id in series.class_ids]
         self._colours = _colours(series.class_ids, self._lanes)
+        self.has_other_lane = len(self._lanes[-1]) > 1
 
-    def chart(self) -> Html:
-        series = self._series
-        rows = [self._lane(lane) for lane in self._lanes]
-        if not np.isnan(series.scores).all():
-            rows.append(_score_row(series))
-        notes = [
-            f"{count(len(series.class_ids) - (None in series.class_ids), 'class', 'classes')} in "
-            f"{count(self._segments.images.size, 'segment')}, which are consecutive images with "
-            "the same best class.",
-            "Beside a class is its share of the classified images. Below is the best class's score"
-            + (
-                f": the median, lowest and highest of each of {COLUMNS:,} columns."
-                if series.scores.size > COLUMNS
-                else "."
-            ),
-        ]
-        if series.positions.size > COLUMNS:
-            notes.append(LOW_BARS)
-        if len(self._lanes[-1]) > 1:
-            notes.insert(1, f"All but the {LANES} most frequent classes share the lane {_OTHER}.")
-        return over_time(series.axis, rows, " ".join(notes))
+    def lanes(self) -> list[Lane]:
+        return [self._lane(lane) for lane in self._lanes]
 
-    def _lane(self, lane: list[int]) -> Html:
-        """A lane with the segments of its classes."""
+    def _lane(self, lane: list[int]) -> Lane:
         axis, found = self._series.axis, self._segments
         of_lane = np.flatnonzero(np.isin(found.classes, lane))
-        name = self._names[lane[0]] if len(lane) == 1 else _OTHER
-        bars = []
+        name = self._names[lane[0]] if len(lane) == 1 else OTHER
+        marks = []
         for piece in pieces(axis, found.start[of_lane], found.end[of_lane]):
             group = of_lane[piece.members]
             lines = [
@@ -91,72 +115,47 @@ class _Timeline:
                 + (f" in {count(group.size, 'segment')}" if group.size > 1 else ""),
                 _score_range(np.fmin.reduce(found.low[group]), np.fmax.reduce(found.high[group])),
             ]
-            bars.append((piece, lines))
+            marks.append(mark(axis, piece, lines))
         images = int(found.images[of_lane].sum())
         share = f"{images / self._series.classified.size:.1%}"
         label = f"{name}: {count(images, 'image')}, {share}"
-        return lane_row(axis, name, share, bars, self._colours[lane[0]], label=label)
+        return Lane(name, share, self._colours[lane[0]], label, marks)
 
-    def film(self, thumbnails: Mapping[int, Thumbnail]) -> Html:
-        """The chosen segments that there is a thumbnail of."""
-        items = []
-        for segment in chosen(self._segments):
-            thumbnail = thumbnails.get(int(self._segments.best[segment]))
+    def pictures(self, thumbnails: Mapping[int, Thumbnail]) -> list[Picture]:
+        found, axis = self._segments, self._series.axis
+        pictures = []
+        for segment in chosen(found):
+            thumbnail = thumbnails.get(int(found.best[segment]))
             if thumbnail:
-                items.append(self._picture(segment, thumbnail))
-        shown, total = len(items), self._segments.images.size
-        which = "Each segment" if shown == total else f"{shown} of {count(total, 'segment')}"
-        note = f"{which} as the image with its highest score"
-        if shown < total:
-            note += ": the longest of each class, and the longest of equal parts of the run"
-        return element("div", element("p", f"{note}."), element("ol", *items, class_="film"))
+                key, high = found.classes[segment], found.high[segment]
+                when = axis.text(self._series.positions[found.best[segment]])
+                pictures.append(
+                    Picture(
+                        thumbnail, self._names[key], self._colours[key],
+                        _score_range(high, high, ""), when,
+                    )
+                )  # fmt: skip
+        return pictures
 
-    def _picture(self, segment: int, thumbnail: Thumbnail) -> Html:
+    def rows(self) -> list[Row]:
         found, axis = self._segments, self._series.axis
-        key = found.classes[segment]
-        when = axis.text(self._series.positions[found.best[segment]])
-        picture = element(
-            "img", src=thumbnail.uri, width=thumbnail.width, height=thumbnail.height,
-            alt=f"{self._names[key]} at {when}",
-        )  # fmt: skip
-        score = _score_range(found.high[segment], found.high[segment], "")
-        caption = element(
-            "p",
-            element("b", self._names[key], title=self._names[key]),
-            " · ".join(filter(None, [score, when])),
-            class_=self._colours[key],
-        )
-        return element("li", picture, caption)
-
-    def table(self) -> Html:
-        """The longest segments as text, folded away."""
-        found, axis = self._segments, self._series.axis
-        longest = np.argsort(-found.images, kind="stable")[:_LISTED]
+        longest = np.argsort(-found.images, kind="stable")[:_MOST_ROWS]
         rows = []
         for segment in sorted(longest.tolist()):
             key = found.classes[segment]
-            rows.append(
-                [
-                    name_cell(self._names[key], self._colours[key]),
-                    number_cell(axis.range_text(found.start[segment], found.end[segment])),
-                    number_cell(f"{found.images[segment]:,}"),
-                    number_cell(_score_range(found.low[segment], found.high[segment], "")),
-                ]
-            )
-        title = "All segments" if len(rows) == found.images.size else (
-            f"The {len(rows)} longest of {count(found.images.size, 'segment')}"
-        )  # fmt: skip
-        return element(
-            "details",
-            element("summary", f"{title} as a table"),
-            table(title, ["class", "#time", "#images", "#score"], rows),
-        )
+            figures = [
+                axis.range_text(found.start[segment], found.end[segment]),
+                f"{found.images[segment]:,}",
+                _score_range(found.low[segment], found.high[segment], ""),
+            ]
+            rows.append(Row(self._names[key], self._colours[key], figures))
+        return rows
 
 
-def _score_row(series: Series) -> Html:
+def _score(series: Series) -> Curve:
     scores = series.scores
     lowest, median, highest = np.nanpercentile(scores, (0, 50, 100)).tolist()
-    return curve_row(
+    return curve(
         series, series.positions[series.classified], scores,
         Scale(0.0, max(1.0, highest)), "score", "%", "score",
         label=f"score of the best class over time: median {median:.1%}, "
@@ -170,17 +169,6 @@ def _score_range(low: float, high: float, before: str = "score ") -> str:
         return ""
     first, last = f"{low:.1%}", f"{high:.1%}"
     return before + (first if first == last else f"{first} to {last}")
-
-
-def _no_thumbnails(run: Run) -> Html:
-    bag = run.info.get("bag")
-    named = shlex.quote(bag) if bag and isinstance(bag, str) else "BAG"
-    command = f"efv2 report RESULTS --bag {named}"
-    return element(
-        "div",
-        element("p", "Pictures are not in here, but in the bag that was classified. To add them:"),
-        element("p", element("code", command)),
-    )
 
 
 def _name(run: Run, class_id: int | None) -> str:
@@ -199,7 +187,7 @@ def _colours(class_ids: Sequence[int | None], groups: Sequence[Sequence[int]]) -
     for group in groups:
         for key in group:
             class_id = class_ids[key]
-            colours[key] = "other"
+            colours[key] = OTHER
             if free and len(group) == 1 and class_id is not None:
                 wanted = class_id % LANES
                 taken = min(free, key=lambda each: (each - wanted) % LANES)

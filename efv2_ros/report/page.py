@@ -1,4 +1,4 @@
-"""The page: what ran on what, and the sections, in one file that needs no network."""
+"""The HTML page of a run: one file with everything in it, made from the templates."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ import json
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from efv2_ros import __version__
-from efv2_ros.errors import Efv2Error
+from efv2_ros.files import open_atomic_binary
 from efv2_ros.replay.run import Run
-from efv2_ros.report.classes import classes_section
-from efv2_ros.report.drops import drop_rows, drops_section
-from efv2_ros.report.latency import latency_section
-from efv2_ros.report.markup import Html, element
-from efv2_ros.report.series import Series, clock, series
+from efv2_ros.report import charts, classes
+from efv2_ros.report.classes import summarize_classes
+from efv2_ros.report.drops import summarize_drops
+from efv2_ros.report.latency import summarize_latency
+from efv2_ros.report.scales import count
+from efv2_ros.report.segments import LANES
+from efv2_ros.report.series import COLUMNS, Series, clock, series
 from efv2_ros.report.thumbnails import encode
-
-
-class ReportError(Efv2Error):
-    """A report that cannot be written."""
 
 
 def write_report(
@@ -36,83 +37,81 @@ def write_report(
 
     Args:
         run: The run.
-        path: Of the page; its name is the title if the run names no bag.
+        path: The page; its name is the title if the run names no bag.
         thumbnails: BGR pictures by their index in `run.frames`, uint8 of shape
             (height, width, 3) and any size; see `wanted_thumbnails`.
 
     Raises:
-        ReportError: The file cannot be written.
+        FileWriteError: The file cannot be written.
     """
-    page = _page(run, thumbnails or {}, path)
-    try:
-        # A label from JSON may hold half a character, which UTF-8 does not have.
-        path.write_text(page, encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise ReportError(f"cannot write the report {path}: {error.strerror}") from error
+    page = _render(run, thumbnails or {}, path)
+    with open_atomic_binary(path) as file:
+        # A label from JSON may hold half a surrogate pair, which UTF-8 cannot encode.
+        file.write(page.encode(errors="replace"))
 
 
-def _page(run: Run, thumbnails: Mapping[int, NDArray[np.uint8]], path: Path) -> str:
-    shown = series(run)
-    drops = drop_rows(run, shown)
-    has_timings = bool(shown.stages)
-    name, model = _names(run, path)
-    style = Html(files(__package__).joinpath("page.css").read_text("utf-8"))
-    script = Html(files(__package__).joinpath("page.js").read_text("utf-8"))
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=_policy(script)),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="generator", content=f"efv2_ros {__version__}"),
-        element("link", rel="icon", href="data:,"),
-        element("title", f"{name}: {model}" if model else name),
-        element("style", style),
-    )
-    body = element(
-        "body",
-        _header(run, shown, name, model),
-        element(
-            "main",
-            latency_section(shown, drops),
-            drops_section(run, shown, [] if has_timings else drops),
-            classes_section(run, shown, encode(thumbnails)),
-        ),
-        element("footer", f"Made by efv2 report, efv2_ros {__version__}."),
-        element("script", script),
-    )
-    return "<!DOCTYPE html>\n" + element("html", head, body, lang="en") + "\n"
-
-
-def _policy(script: str) -> str:
-    """Allows what the page holds itself, and nothing from anywhere else."""
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return (
-        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
-        f"script-src 'sha256-{digest}'"
-    )
-
-
-def _names(run: Run, path: Path) -> tuple[str, str]:
-    """What the page is about, the bag if it is known, and what saw it."""
-    bag, model, runtime = (str(run.info.get(key) or "") for key in ("bag", "model", "runtime"))
-    return Path(bag).name or path.stem, " on ".join(filter(None, [model, runtime]))
-
-
-def _header(run: Run, series: Series, name: str, model: str) -> Html:
-    problems = run.info.get("problems") or []
-    return element(
-        "header",
-        element("h1", name),
-        element("p", model, class_="lead"),
-        *(element("p", _text(each), class_="problem") for each in problems),
-        _key_figures(run, series),
-        element("dl", *(element("div", element("dt", key), element("dd", value))
-                        for key, value in _facts(run).items()), class_="facts"),
+def _render(run: Run, thumbnails: Mapping[int, NDArray[np.uint8]], path: Path) -> str:
+    """Fill in the templates."""
+    environment = Environment(
+        loader=PackageLoader(__package__), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
+    environment.globals.update(
+        {name: getattr(charts, name) for name in charts.HEIGHTS},
+        count=count, COLUMNS=COLUMNS, LANES=LANES, OTHER=classes.OTHER,
+    )  # fmt: skip
+    script = _read("page.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    values = series(run)
+    return environment.get_template("page.html").render(
+        version=__version__,
+        style=Markup(_read("page.css")),
+        script=Markup(script),
+        script_digest=digest,
+        header=_header(run, values, path),
+        axis=values.axis,
+        ticks=charts.axis_ticks(values.axis),
+        has_low_marks=values.positions.size > COLUMNS,
+        latency=summarize_latency(values),
+        drops=summarize_drops(run, values),
+        classes=summarize_classes(run, values, encode(thumbnails)),
+    )
 
 
-def _facts(run: Run) -> dict[str, str]:
-    """What is known of the run and is not in the title, as text."""
+def _read(name: str) -> str:
+    return files(__package__).joinpath("templates").joinpath(name).read_text("utf-8")
+
+
+class Header(NamedTuple):
+    """What the page says first.
+
+    Attributes:
+        name: Name of the bag, or of the page.
+        model: The model and its runtime.
+        problems: What was wrong with the bag.
+        figures: Key figures: name, value, note.
+        facts: Everything else that is known of the run: name, value.
+    """
+
+    name: str
+    model: str
+    problems: list[str]
+    figures: list[tuple[str, str, str]]
+    facts: list[tuple[str, str]]
+
+
+def _header(run: Run, series: Series, path: Path) -> Header:
+    bag, model, runtime = (str(run.info.get(key) or "") for key in ("bag", "model", "runtime"))
+    return Header(
+        Path(bag).name or path.stem,
+        " on ".join(filter(None, [model, runtime])),
+        [_text(each) for each in run.info.get("problems") or []],
+        _key_figures(run, series),
+        _facts(run),
+    )
+
+
+def _facts(run: Run) -> list[tuple[str, str]]:
     known = {"bag": "", "topic": "", **run.info}
     if run.frames:
         first = run.frames[0].header
@@ -123,7 +122,7 @@ def _facts(run: Run) -> dict[str, str]:
             facts |= {str(name): _text(each) for name, each in value.items()}
         elif key not in ("model", "runtime", "problems"):
             facts[key] = _text(value)
-    return {key: text for key, text in facts.items() if text}
+    return [(key, text) for key, text in facts.items() if text]
 
 
 def _text(value: object) -> str:
@@ -132,11 +131,11 @@ def _text(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
-def _key_figures(run: Run, series: Series) -> Html:
+def _key_figures(run: Run, series: Series) -> list[tuple[str, str, str]]:
     total = len(run.frames) + sum(run.lost.values())
     classified, dropped = series.classified.size, sum(run.drops().values())
     duration = series.duration
-    figures = [
+    return [
         ("images", f"{total:,}", ""),
         ("classified", f"{classified:,}", f"{classified / total:.1%}" if total else ""),
         ("dropped", f"{dropped:,}", f"{dropped / total:.1%}" if total else ""),
@@ -145,12 +144,3 @@ def _key_figures(run: Run, series: Series) -> Html:
         ("rate", f"{(total - 1) / duration:.1f}" if duration else "unknown",
          "images a second" if duration else "no two stamps differ"),
     ]  # fmt: skip
-    return element(
-        "dl",
-        *(
-            element("div", element("dt", label),
-                    element("dd", f"{value} ", element("small", note)))
-            for label, value, note in figures
-        ),
-        class_="key",
-    )  # fmt: skip

@@ -110,3 +110,8 @@ def figure(milliseconds: float) -> str:
         return f"{milliseconds:.0f}"
     decimals = 2 - math.floor(math.log10(max(abs(milliseconds), 1e-3)))
     return f"{milliseconds:.{min(3, decimals)}f}"
+
+
+def count(number: int, noun: str, plural: str = "") -> str:
+    """Format a number of things, such as `1 image` and `2,000 images`."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"

@@ -13,15 +13,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pytest
-
-pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
-
 import onnx
+import pytest
 import standins
 from click.testing import CliRunner
-from dispositions import SIGINT_DEFAULT
+from dispositions import SIGINT_DEFAULT, SIGINT_IGNORED
 from onnx import numpy_helper
 from tiny_models import fails_on_bright, projection, save
 
@@ -29,10 +25,13 @@ from efv2_ros.classify.classifier import Classifier
 from efv2_ros.classify.model import load_model
 from efv2_ros.classify.options import ModelRequest
 from efv2_ros.cli.main import main
-from efv2_ros.evaluation.checkpoint import Answer, FileVersion, State
-from efv2_ros.evaluation.dataset import Image
-from efv2_ros.evaluation.evaluation import Evaluation
+from efv2_ros.evaluation.checkpoint import Answer, Checkpoint, FileVersion
+from efv2_ros.evaluation.classes import EvaluationError
+from efv2_ros.evaluation.dataset import Dataset, Image
+from efv2_ros.evaluation.evaluation import Evaluation, open_evaluation
+from efv2_ros.evaluation.inputs import load_models, second_request
 from efv2_ros.evaluation.statistics import mcnemar, paired_difference, wilson
+from efv2_ros.evaluation.summary import summarize
 from efv2_ros.models.catalog import IMAGENET_MEAN, IMAGENET_SCALE
 
 SUPPORT = Path(__file__).parents[1] / "support"
@@ -140,7 +139,7 @@ def few(tmp_path, twelve):
     return shutil.copytree(twelve, tmp_path / "few")
 
 
-def states():
+def checkpoints():
     return list(Path(os.environ["XDG_CACHE_HOME"]).glob("efv2_ros/evaluations/*.jsonl"))
 
 
@@ -172,7 +171,7 @@ def test_the_same_accuracy_as_a_script_that_shares_no_code(report, model, photos
         assert figures[key]["images"] == 200
         assert figures[key]["percent"] == right / 2
         assert figures[key]["interval_percent"] == [100 * each for each in wilson(right, 200)]
-    assert not states()
+    assert not checkpoints()
 
 
 def test_what_is_said_of_each_class(report, run, model, few):
@@ -262,8 +261,11 @@ def test_a_part_of_the_images(report, model, photos200):
 
 def test_json_in_a_file_stands_beside_the_tables(run, tmp_path, model, few):
     target = tmp_path / "report.json"
+    target.write_text("before")
+    os.link(target, tmp_path / "link")
     assert "top-1" in run(few, "--model", model, "--json", target).stdout
     assert json.loads(target.read_text())["images"] == 12
+    assert (tmp_path / "link").read_text() == "before"  # written beside it, then renamed
     result = run(few, "--model", model, "--json", tmp_path / "none/report.json", status=1)
     assert "cannot write" in result.stderr
     assert result.stdout == ""  # said before the work, not after it
@@ -283,6 +285,91 @@ def test_fit_and_antialias_count(report, model, tmp_path):
                           ["--no-antialias"])
     }  # fmt: skip
     assert len(set(answers.values())) == 4
+
+
+def test_labels_and_names_are_printed_as_they_are(run, tmp_path, model, few):
+    labels = tmp_path / "labels.json"
+    names = ["[/] shut", "[background]", "a :cat: b", "back\\slash\\"]
+    labels.write_text(json.dumps([names[n % 4] + f" {n}" for n in range(CLASSES)]))
+    folder = few.rename(tmp_path / "[red]:cat:")
+    write(folder / ":dog:[/red].png", np.zeros((8, 8, 3), np.uint8))
+    result = run(folder, "--model", model, "--labels", labels, "--fit", "stretch")
+    for text in ("[/] shut 4", "back\\slash\\ 7", "[background] 9", "[red]:cat:"):
+        assert text in result.stdout, text
+    assert ":dog:[/red].png" in result.stderr
+    (folder / "4/:cat:[a].png").write_bytes(b"no image")
+    result = run(folder, "--model", model, "--labels", labels, "--fit", "stretch", status=1)
+    assert "4/:cat:[a].png" in result.stderr
+
+
+def test_a_name_in_no_encoding_is_printed(run, tmp_path, model, few):
+    folder = few.rename(tmp_path / os.fsdecode(b"\xff"))
+    assert "12 images of 3 classes in " in run(folder, "--model", model).stdout
+
+
+@pytest.mark.parametrize("what", ["image", "truth", "model", "labels"])
+def test_json_does_not_overwrite_what_is_read(run, tmp_path, model, few, what):
+    own = shutil.copy(model, tmp_path / "own.onnx")
+    truth, labels = tmp_path / "truth.json", tmp_path / "labels.txt"
+    truth.write_text(json.dumps({"4/1.png": 4}))
+    labels.write_text("".join(f"thing {n}\n" for n in range(CLASSES)))
+    target = {"image": few / "4/1.png", "truth": truth, "model": own, "labels": labels}[what]
+    before = target.read_bytes()
+    (tmp_path / "link").symlink_to(target)
+    for name in [target] if what == "image" else [target, tmp_path / "link"]:
+        result = run(few, "--truth", truth, "--model", own, "--labels", labels,
+                     "--json", name, status=1)  # fmt: skip
+        assert "would overwrite" in result.stderr
+        assert result.stdout == ""
+    assert target.read_bytes() == before
+
+
+def test_without_scipy_nothing_is_begun(run, tmp_path, monkeypatch, few):
+    for name in ("scipy", "scipy.stats"):
+        monkeypatch.setitem(sys.modules, name, None)
+    stderr = " ".join(run(few, "--model", tmp_path / "none.onnx", status=1).stderr.split())
+    assert "an evaluation needs SciPy" in stderr
+    assert "python3-scipy" in stderr
+
+
+def test_names_that_no_file_can_have(run, tmp_path, model, few):
+    assert "there is no folder" in run("x" * 5000, "--model", model, status=1).stderr
+    assert "cannot write" in run(few, "--model", model, "--json", "x" * 5000, status=1).stderr
+
+
+# From Python
+
+
+def test_an_evaluation_from_python(model, few):
+    request = ModelRequest(model_path=str(model), slots=2)
+    answered = []
+    with (
+        load_models([request]) as models,
+        open_evaluation(few, models, limit=6, fit="stretch") as evaluation,
+    ):
+        assert not evaluation.run(should_stop=lambda: True)
+        assert evaluation.answers == {}
+        assert evaluation.run(lambda image, answer: answered.append((image, answer)))
+        assert [image for image, _ in answered] == list(evaluation.dataset.images)
+        assert {image.name: answer for image, answer in answered} == evaluation.answers
+        summary = summarize(evaluation)
+        assert summary["images"] == len(answered) == 6
+    with load_models([request]) as models, open_evaluation(few, models, limit=6) as other:
+        assert other.answers == {}  # another fit
+    with pytest.raises(EvaluationError, match="another runtime or another model"):
+        second_request(request)
+
+
+def test_an_error_of_the_callback_ends_the_run(model, few):
+    def fail(image, answer):
+        raise KeyError(image.name)
+
+    with (
+        load_models([ModelRequest(model_path=str(model))]) as models,
+        open_evaluation(few, models) as evaluation,
+        pytest.raises(KeyError, match="png"),
+    ):
+        evaluation.run(fail)
 
 
 # Two models
@@ -444,7 +531,7 @@ def test_images_that_fail_are_counted_and_the_rest_goes_on(report, run, tmp_path
         (few / broken).write_bytes(whole)
     result = run(few, "--model", model, "--fit", "stretch")
     assert "Going on: 9 of 12 images" in result.stderr
-    assert not states()
+    assert not checkpoints()
 
 
 def test_an_inference_that_fails_is_the_images_alone(report, tmp_path):
@@ -469,8 +556,10 @@ def test_slots_are_free_again_when_one_of_two_models_fails(tmp_path, stage):
     models = [load_model(replace(request, model_path=str(each))) for each in paths]
     if stage == "prepare":
         models[1].close()
-    evaluation = Evaluation(images, [Classifier(each) for each in models], State({}))
-    user = threading.Thread(target=evaluation.run, args=(1,), daemon=True)
+    evaluation = Evaluation(
+        Dataset(tmp_path, tuple(images)), [Classifier(each) for each in models], Checkpoint({})
+    )
+    user = threading.Thread(target=evaluation.run, daemon=True)
     user.start()
     user.join(30)
     assert not user.is_alive()
@@ -527,31 +616,41 @@ def test_a_cache_that_cannot_be_written_is_said(run, tmp_path, monkeypatch, mode
 
 
 @pytest.fixture
-def interrupted(twins, tmp_path):
-    """`interrupted(signal)` runs a slow evaluation and ends it when three images are done."""
+def begun(twins, tmp_path):
+    """`begun(start)` starts a slow evaluation and waits until three images are done."""
     folder, images = twins
     random = np.random.RandomState(6)
     for number in range(5, 60):
         write(images / f"{number % 9}/{number}.png", picture(blocks(random), random))
     command = [str(images), "--model", str(folder), "--runtime", "libdnn", *BPU]
 
-    def interrupted(signal_number):
+    def begun(start=SIGINT_DEFAULT):
         process = subprocess.Popen(
-            [*SIGINT_DEFAULT, sys.executable, "-m", "efv2_ros.cli", "evaluate", *command],
+            [*start, sys.executable, "-m", "efv2_ros.cli", "evaluate", *command],
             env=standins.environment(duration_us=100_000), stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         end = time.monotonic() + 60
-        while time.monotonic() < end and process.poll() is None:
-            if any(each.read_bytes().count(b"\n") > 3 for each in states()):
-                process.send_signal(signal_number)
-                break
+        while not any(each.read_bytes().count(b"\n") > 3 for each in checkpoints()):
+            assert time.monotonic() < end and process.poll() is None
             time.sleep(0.005)
+        return process, command
+
+    return begun
+
+
+@pytest.fixture
+def interrupted(begun):
+    """`interrupted(signal)` runs a slow evaluation and ends it when three images are done."""
+
+    def interrupted(signal_number):
+        process, command = begun()
+        process.send_signal(signal_number)
         stdout, stderr = process.communicate(timeout=60)
         assert stdout == ""
-        (state,) = states()
-        done = [json.loads(each)["file"] for each in state.read_text().splitlines()[1:]]
-        return process.returncode, stderr, command, [images / each for each in done]
+        (checkpoint,) = checkpoints()
+        done = [json.loads(each)["file"] for each in checkpoint.read_text().splitlines()[1:]]
+        return process.returncode, stderr, command, [Path(command[0]) / each for each in done]
 
     return interrupted
 
@@ -579,7 +678,17 @@ def test_ctrl_c_and_the_same_command_again(interrupted, run, report, number):
     found = json.loads(result.stdout)
     for each in ("images", "models", "answers", "failed"):
         assert found[each] == whole[each]
-    assert not states()
+    assert not checkpoints()
+
+
+def test_ctrl_c_does_not_reach_a_job_in_the_background(begun):
+    process, _ = begun(SIGINT_IGNORED)  # as a shell script starts `efv2 evaluate ... &`
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    assert "60 images" in stdout
+    assert not checkpoints()
 
 
 def test_a_kill_and_an_image_that_changed_meanwhile(interrupted, report, run):
@@ -597,17 +706,22 @@ def test_a_kill_and_an_image_that_changed_meanwhile(interrupted, report, run):
 
 def test_a_torn_line_is_done_anew(interrupted, run):
     _, _, command, done = interrupted(signal.SIGKILL)
-    (state,) = states()
-    state.write_bytes(state.read_bytes()[:-20] + b"\x00\xff")
+    (checkpoint,) = checkpoints()
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-20] + b"\x00\xff")
     result = run(*command)
     assert f"Going on: {len(done) - 1} of 60" in result.stderr
     assert "60 images" in result.stdout
 
 
-def test_a_file_of_anything_else_is_no_state(interrupted, run):
+def test_a_file_of_anything_else_is_no_checkpoint(interrupted, run):
     _, _, command, _ = interrupted(signal.SIGKILL)
-    (state,) = states()
-    state.write_text('{"file": "a.png"}\n[]\n"x"\n7\n{"file": 3, "size": 1}\n')
+    (checkpoint,) = checkpoints()
+    entries = ['{"file": "a.png"}', "[]", '"x"', "7", '{"file": 3, "size": 1}', "[" * 100_000]
+    for name in ("0/x.png", "5/5.png"):
+        version = FileVersion.of(Path(command[0]) / name)._asdict()
+        for best in ([], [[]], [["a"]], 3, [3]):
+            entries.append(json.dumps({"file": name, **version, "best": best, "cosine": None}))
+    checkpoint.write_text("\n".join(entries))
     result = run(*command)
     assert "Going on" not in result.stderr
     assert "60 images" in result.stdout
@@ -616,18 +730,18 @@ def test_a_file_of_anything_else_is_no_state(interrupted, run):
 def test_answers_are_kept_at_once_and_after_a_torn_line(tmp_path):
     image = Image("a.png", tmp_path / "a.png", 3)
     answers = {version: Answer(((version, 1),), version / 2) for version in (1, 2)}
-    torn = State({"some": "settings"})
+    torn = Checkpoint({"some": "settings"})
     torn.add(image, FileVersion(1, 1), answers[1])
-    other = State({"some": "settings"})  # as another process sees it
+    other = Checkpoint({"some": "settings"})  # as another process sees it
     assert other.answer(image, FileVersion(1, 1)) == answers[1]
     assert other.answer(image, FileVersion(1, 2)) is other.answer(image, FileVersion(2, 1)) is None
     torn.path.write_bytes(torn.path.read_bytes()[:-10])
-    again = State({"some": "settings"})
+    again = Checkpoint({"some": "settings"})
     assert again.answer(image, FileVersion(1, 1)) is None
     again.add(image, FileVersion(2, 2), answers[2])
-    assert State({"some": "settings"}).answer(image, FileVersion(2, 2)) == answers[2]
-    assert State({"some": "other"}).answer(image, FileVersion(2, 2)) is None
-    assert State({"some": "settings"}, restart=True).answer(image, FileVersion(2, 2)) is None
+    assert Checkpoint({"some": "settings"}).answer(image, FileVersion(2, 2)) == answers[2]
+    assert Checkpoint({"some": "other"}).answer(image, FileVersion(2, 2)) is None
+    assert Checkpoint({"some": "settings"}, restart=True).answer(image, FileVersion(2, 2)) is None
 
 
 def test_restart(interrupted, run):
@@ -635,10 +749,10 @@ def test_restart(interrupted, run):
     result = run(*command, "--restart")
     assert "Going on" not in result.stderr
     assert "60 images" in result.stdout
-    assert not states()
+    assert not checkpoints()
 
 
-def test_another_option_is_another_state(interrupted, run, tmp_path):
+def test_another_option_has_another_checkpoint(interrupted, run, tmp_path):
     _, _, command, _ = interrupted(signal.SIGKILL)
     truth = tmp_path / "truth.json"
     truth.write_text(json.dumps({f"{n % 9}/{n}.png": n % 9 for n in range(5, 60)}))
@@ -646,5 +760,5 @@ def test_another_option_is_another_state(interrupted, run, tmp_path):
                  ["--truth", truth], ["--limit", 20], ["--compare", "onnx"],
                  ["--compare", "hbm"]):  # fmt: skip
         assert "Going on" not in run(*command, *more).stderr
-    assert len(states()) == 1
+    assert len(checkpoints()) == 1
     assert "Going on" in run(*command, "--slots", 3).stderr  # the answers are the same

@@ -232,6 +232,15 @@ def test_label_files(tmp_path, name, content):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("odd", ["\u0085", "\u2028", "\u2029", "\x0b", "\x1c"])
+def test_lines_of_a_label_file_end_where_lines_do(tmp_path, end, odd):
+    classes = Classes([("cat",), (f"tiny{odd}shark",)])
+    labels = truth(tmp_path, "t.txt", f"a.jpg tiny{odd}shark{end}b.jpg cat{end}", classes)
+    folder = fill(tmp_path / "set", "a.jpg", "b.jpg")
+    assert found(folder, classes, labels) == {"a.jpg": 1, "b.jpg": 0}
+
+
 def test_a_label_file_names_images_by_the_end_of_their_path(tmp_path):
     folder = fill(tmp_path / "val", "one/x.jpg", "two/x.jpg", "my cat.jpg", "y.jpg")
     labels = truth(

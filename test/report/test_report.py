@@ -282,7 +282,9 @@ def inside(inner, outer, tolerance=1.0):
 
 
 def test_nothing_fails_and_nothing_is_fetched(seen, reports):
-    assert "default-src &#x27;none&#x27;; img-src data:; " in reports["drive"].read_text()
+    policy = re.search('http-equiv="Content-Security-Policy" content="([^"]*)"',
+                       reports["drive"].read_text())  # fmt: skip
+    assert html.unescape(policy[1]).startswith("default-src 'none'; img-src data:; ")
     for name, page in seen.items():
         assert page["errors"] == [], name
         assert all(url.startswith("data:") for url in page["urls"]), name
@@ -857,7 +859,7 @@ def test_odd_numbers_are_survived(tmp_path, value):
 
 
 def test_a_page_that_cannot_be_written(tmp_path):
-    with pytest.raises(Efv2Error, match=r"cannot write the report .*nowhere.*No such file"):
+    with pytest.raises(Efv2Error, match=r"cannot write .*nowhere.*: there is no folder"):
         write_report(drive(), tmp_path / "nowhere" / "page.html")
 
 
@@ -909,8 +911,8 @@ def test_command_says_what_is_wrong(efv2, replayed, tmp_path):
     assert "Error: there is no bag" in error("drive.jsonl", "--bag", "nowhere")
     assert "/odd; topics" not in error("drive.jsonl", "--bag", "results")
     assert "has no topic /odd" in error("drive.jsonl", "--bag", "drive", "--topic", "/odd")
-    assert "cannot write the report" in error("drive.jsonl", "-o", "no/where.html")
-    assert "would replace the results" in error("drive.jsonl", "-o", "drive.jsonl", status=2)
+    assert "cannot write no/where.html" in error("drive.jsonl", "-o", "no/where.html")
+    assert "would replace" in error("drive.jsonl", "-o", "drive.jsonl", status=2)
     make(tmp_path / "other", 3, kind=lambda number, stamp: image(number, stamp + 1))
     assert "other holds none of the images" in error("drive.jsonl", "--bag", "other")
     # What nobody asked for is no error.
@@ -918,6 +920,46 @@ def test_command_says_what_is_wrong(efv2, replayed, tmp_path):
     Path("drive").mkdir()
     said = efv2("report", "drive.jsonl")
     assert "no thumbnails: nothing of drive can be read" in said and "wrote drive.html" in said
+
+
+def test_the_page_replaces_nothing_that_it_is_made_from(efv2, replayed, tmp_path):
+    (bag_file,), (results_file,) = (Path(each).glob("*.mcap") for each in ("drive", "results"))
+    (tmp_path / "link").symlink_to(bag_file)
+    for name in (bag_file, results_file, "drive/metadata.yaml", "link"):
+        before = Path(name).read_bytes()
+        for arguments in (["results"], ["results", "--bag", "drive"]):
+            said = efv2("report", *arguments, "-o", name, status=2)
+            assert "the page would replace" in said
+        assert Path(name).read_bytes() == before
+
+
+def test_a_page_is_replaced_as_a_whole(efv2, replayed):
+    Path("page.html").write_text("an older page")
+    Path("link").hardlink_to("page.html")
+    efv2("report", "drive.jsonl", "-o", "page.html")
+    assert "an older page" not in Path("page.html").read_text()
+    assert Path("link").read_text() == "an older page"
+
+
+@pytest.mark.parametrize("name", ["[/x].html", "[red]:cat:.html", "back\\.html", "\udcff.html"])
+def test_names_are_printed_as_they_are(efv2, replayed, name):
+    Path("[").mkdir()  # so that "[/x].html" is a path
+    shutil.move("drive", ":dog:[x]")
+    said = efv2("report", "drive.jsonl", "--bag", ":dog:[x]", "-o", name)
+    shown = name.replace("\udcff", "\ufffd")
+    assert f"wrote {shown} (9 images" in said
+    assert Path(name).stat().st_size
+    shutil.move(":dog:[x]", "drive")
+    for each in Path("drive").glob("*.mcap"):
+        each.write_bytes(b"")
+    assert "no thumbnails: " in efv2("report", "drive.jsonl", "-o", name)
+
+
+def test_a_bag_whose_name_no_file_can_have(efv2):
+    for name in ("x" * 5000, "a\0b"):
+        with Path("run.jsonl").open("w") as file:
+            write_jsonl(replace(drive(), info={"bag": name}), file)
+        assert "wrote run.html" in efv2("report", "run.jsonl")
 
 
 def test_a_recording_without_a_bag_is_named_after_the_page(efv2, tmp_path):
@@ -930,4 +972,5 @@ def test_a_recording_without_a_bag_is_named_after_the_page(efv2, tmp_path):
 def test_problems_of_a_damaged_bag_are_told(tmp_path):
     run = replace(drive(), info={"problems": ["the bag's <end> is missing"]})
     write_report(run, tmp_path / "page.html")
-    assert "the bag&#x27;s &lt;end&gt; is missing" in (tmp_path / "page.html").read_text()
+    page = (tmp_path / "page.html").read_text()
+    assert "<end>" not in page and "the bag's <end> is missing" in html.unescape(page)
