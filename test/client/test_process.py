@@ -74,7 +74,7 @@ def test_a_classifier_has_its_name_and_parameters_and_ends_well(start, tmp_path)
 @pytest.mark.e2e
 def test_a_classifier_in_a_namespace_that_cannot_start_says_so():
     pytest.importorskip("rclpy")
-    with ClassifierProcess({"top_k": "many"}, namespace="/a/b/") as process:
+    with ClassifierProcess({"top_k": "many"}, namespace="/a/b") as process:
         assert process.name == f"/a/b/{NODE_NAME}"
         end = time.monotonic() + SOON
         while process.running and time.monotonic() < end:
