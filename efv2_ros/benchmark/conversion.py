@@ -11,7 +11,7 @@ import numpy as np
 from efv2_ros.benchmark import baseline
 from efv2_ros.benchmark.frames import picture
 from efv2_ros.benchmark.interleave import interleaved
-from efv2_ros.benchmark.parts import Plan
+from efv2_ros.benchmark.parts import BenchOptions
 from efv2_ros.benchmark.report import Column, Distribution, Part, Table
 from efv2_ros.vision.frame import Frame
 from efv2_ros.vision.nv12 import Nv12Converter
@@ -43,18 +43,18 @@ _NOTE = (
 )
 
 
-def run(plan: Plan) -> Part:
+def run(options: BenchOptions) -> Part:
     """Every encoding at every size; small sizes only for a quick look."""
-    seconds = plan.duration(2.0, 0.03)
+    seconds = options.duration(2.0, 0.03)
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # as in the node
     tables, distributions = [], []
     try:
         for state in (_ARRIVED, _COLD):
             results = [
-                _measure(plan, picture(encoding, *size), size, state, seconds)
+                _measure(options, picture(encoding, *size), size, state, seconds)
                 for encoding in ENCODINGS
-                for size in (SIZES[:2] if plan.quick else SIZES)
+                for size in (SIZES[:2] if options.quick else SIZES)
             ]
             rows, drawn = zip(*results, strict=True)
             tables.append(Table(f"Conversion of images {state}", _COLUMNS, rows, _NOTE))
@@ -66,10 +66,10 @@ def run(plan: Plan) -> Part:
 
 
 def _measure(
-    plan: Plan, frame: Frame, size: tuple[int, int], state: str, seconds: float
+    options: BenchOptions, frame: Frame, size: tuple[int, int], state: str, seconds: float
 ) -> tuple[dict[str, Any], Distribution]:
     encoding, title = frame.encoding, f"{frame.encoding} {size[0]}x{size[1]}"
-    plan.say(f"conversion of {title} {state}")
+    options.on_notice(f"conversion of {title} {state}")
     count = max(4, min(256, _COLD_BYTES // frame.data.nbytes)) if state == _COLD else 1
     target = Nv12Planes.of(np.empty((_SIDE * 3 // 2, _SIDE), np.uint8))
     plain = Nv12Converter(_SIDE, _SIDE, fit="stretch", antialias=False)

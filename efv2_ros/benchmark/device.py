@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from efv2_ros.benchmark import synthetic
-from efv2_ros.benchmark.parts import Plan
+from efv2_ros.benchmark.parts import BenchOptions
 from efv2_ros.benchmark.publisher import Camera
 from efv2_ros.benchmark.report import Column, Distribution, Part, Table
 from efv2_ros.benchmark.stream import COUNTS, COUNTS_NOTE, measure_flow
@@ -24,20 +24,20 @@ _COLUMNS = (
     *COUNTS,
 )
 _NOTE = (
-    f"A modelled device that works on one task at a time, {synthetic.SECONDS * 1e3:.2f} ms each "
+    f"A modelled device that works on one task at a time, {synthetic.TASK_S * 1e3:.2f} ms each "
     "(198 FPS are published of s0 on the X5), while the caller sleeps. "
     f"Out of order: results not later than the one before. {COUNTS_NOTE}"
 )
 
 
-def run(plan: Plan) -> Part:
+def run(options: BenchOptions) -> Part:
     """A stream at each number of slots."""
     rows: list[dict[str, Any]] = []
     latencies = {}
     with tempfile.TemporaryDirectory() as folder:
         model = synthetic.model_file(Path(folder))
-        for slots in plan.slots or (_SLOTS[:2] if plan.quick else _SLOTS):
-            plan.say(f"a synthetic device, slots {slots}")
+        for slots in options.slots or (_SLOTS[:2] if options.quick else _SLOTS):
+            options.on_notice(f"a synthetic device, slots {slots}")
             parameters = {
                 "runtime": synthetic.NAME,
                 "model_path": str(model),
@@ -45,7 +45,7 @@ def run(plan: Plan) -> Part:
                 "qos_reliability": "reliable",
             }
             flow = measure_flow(
-                plan, parameters, _CAMERA, plan.duration(8.0, 0.5), module=synthetic.__name__
+                options, parameters, _CAMERA, options.duration(8.0, 0.5), module=synthetic.__name__
             )
             rows.append(
                 {

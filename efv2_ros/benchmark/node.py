@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from efv2_ros.benchmark.bare import Bare, bare_model
 from efv2_ros.benchmark.frames import picture
-from efv2_ros.benchmark.parts import Plan
+from efv2_ros.benchmark.parts import BenchOptions
 from efv2_ros.benchmark.publisher import HIGHEST_RATE, Camera
 from efv2_ros.benchmark.report import Column, Distribution, Part, Table
 from efv2_ros.benchmark.stream import (
@@ -23,7 +23,8 @@ from efv2_ros.benchmark.stream import (
     total_counts,
     wait_for_node,
 )
-from efv2_ros.client.listener import running_classifier, stage_latencies
+from efv2_ros.client.listener import running_classifier
+from efv2_ros.client.status import stage_latencies
 from efv2_ros.errors import Efv2Error
 
 _SLOTS = (1, 2)
@@ -56,15 +57,15 @@ _OVERHEAD = (
 )
 
 
-def run(plan: Plan) -> Part:
+def run(options: BenchOptions) -> Part:
     """Throughput at each number of slots, then images one at a time."""
     flows, rows = {}, []
-    for slots in plan.slots or (_SLOTS[:1] if plan.quick else _SLOTS):
-        row, latencies = _throughput(plan, slots)
+    for slots in options.slots or (_SLOTS[:1] if options.quick else _SLOTS):
+        row, latencies = _throughput(options, slots)
         rows.append(row)
         flows[f"slots {slots}"] = latencies
-    plan.say("what the node adds to one image")
-    overhead, described = _overhead(plan)
+    options.on_notice("what the node adds to one image")
+    overhead, described = _overhead(options)
     distributions = [
         Distribution("the node, more images than it can take: stamp to result", flows)
     ]
@@ -72,27 +73,27 @@ def run(plan: Plan) -> Part:
     return Part([Table(title, _THROUGHPUT, rows, _THROUGHPUT_NOTE), overhead], distributions)
 
 
-def _throughput(plan: Plan, slots: int) -> tuple[dict[str, Any], NDArray[np.float64]]:
-    rounds = 1 if plan.quick else _ROUNDS
-    seconds = plan.duration(3.0, 0.3)
+def _throughput(options: BenchOptions, slots: int) -> tuple[dict[str, Any], NDArray[np.float64]]:
+    rounds = 1 if options.quick else _ROUNDS
+    seconds = options.duration(3.0, 0.3)
     flows: list[Flow] = []
     with ExitStack() as stack:
-        loop = stack.enter_context(bare_model(plan.request, 1, seconds))
-        bare = (
-            loop if slots == 1 else stack.enter_context(bare_model(plan.request, slots, seconds))
-        )
+        loop = stack.enter_context(bare_model(options.request, 1, seconds))
+        bare = loop
+        if slots > 1:
+            bare = stack.enter_context(bare_model(options.request, slots, seconds))
         camera = Camera(
             min(_MORE_THAN_IT_CAN_TAKE * max(loop.fps, bare.fps), HIGHEST_RATE), reliable=True
         )
-        request = replace(plan.request, slots=slots)
+        request = replace(options.request, slots=slots)
         parameters = {**node_parameters(request), "qos_reliability": "reliable"}
         for number in range(rounds):
-            plan.say(f"the node's throughput, slots {slots}, round {number + 1}")
+            options.on_notice(f"the node's throughput, slots {slots}, round {number + 1}")
             if number:
                 loop.measure()
                 if bare is not loop:
                     bare.measure()
-            flows.append(measure_flow(plan, parameters, camera, plan.duration(6.0, 0.5)))
+            flows.append(measure_flow(options, parameters, camera, options.duration(6.0, 0.5)))
     fps = float(np.mean([flow.fps for flow in flows]))
     row = {
         "slots": flows[0].slots,
@@ -116,15 +117,15 @@ def _described(bare: Bare) -> str:
     return f"{bare.model.name} on {info.name} {info.version}"
 
 
-def _overhead(plan: Plan) -> tuple[Table, str]:
+def _overhead(options: BenchOptions) -> tuple[Table, str]:
     """One image at a time, so that stages do not compete; and what the model is called."""
-    images = 10 if plan.quick else 200
-    request = replace(plan.request, slots=1)
+    images = 10 if options.quick else 200
+    request = replace(options.request, slots=1)
     frame = picture("bgr8", 640, 480)
     # Every frame, so that what is published one at a time is not lost.
     parameters = {**node_parameters(request), "queue_policy": "all"}
     with (
-        bare_model(request, 1, plan.duration(3.0, 0.3)) as bare,
+        bare_model(request, 1, options.duration(3.0, 0.3)) as bare,
         running_classifier("benchmark", parameters) as (process, listener),
     ):
         wait_for_node(process, listener)

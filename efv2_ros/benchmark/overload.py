@@ -11,15 +11,15 @@ from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
 
 from efv2_ros.benchmark.bare import bare_model
-from efv2_ros.benchmark.parts import Plan
+from efv2_ros.benchmark.parts import BenchOptions
 from efv2_ros.benchmark.publisher import HIGHEST_RATE, Camera
 from efv2_ros.benchmark.report import Column, Distribution, Part, Table
 from efv2_ros.benchmark.stream import COUNTS, COUNTS_NOTE, measure_flow, node_parameters
 from efv2_ros.client.listener import Listener
 
 _TIMES = 5.0
-_ASK_SECONDS = 0.5
-_PATIENCE_SECONDS = 10.0
+_ASK_INTERVAL_S = 0.5
+_ANSWER_TIMEOUT_S = 10.0
 
 _COLUMNS = (
     Column("slots", "slots", "d"),
@@ -39,32 +39,32 @@ _NOTE = (
     "Best effort, as cameras publish. p50, p99: from an image's stamp to the arrival of its "
     "result. Limit: three times the bare `infer` and a period of the input. Bare: as many callers "
     "as slots, before and after. "
-    f"set_parameters is called every {_ASK_SECONDS} s; {_PATIENCE_SECONDS:.0f} s stand for no "
+    f"set_parameters is called every {_ASK_INTERVAL_S} s; {_ANSWER_TIMEOUT_S:.0f} s stand for no "
     f"answer. {COUNTS_NOTE}"
 )
 
 
-def run(plan: Plan) -> Part:
+def run(options: BenchOptions) -> Part:
     """A flood for each number of slots."""
     rows, distributions = [], []
-    for slots in plan.slots or (1,):
-        plan.say(f"overload, slots {slots}")
-        row, distribution = _measure(plan, slots)
+    for slots in options.slots or (1,):
+        options.on_notice(f"overload, slots {slots}")
+        row, distribution = _measure(options, slots)
         rows.append(row)
         distributions.append(distribution)
     return Part([Table("Overload: nv12 640x480", _COLUMNS, rows, _NOTE)], distributions)
 
 
-def _measure(plan: Plan, slots: int) -> tuple[dict[str, Any], Distribution]:
-    request = replace(plan.request, slots=slots)
+def _measure(options: BenchOptions, slots: int) -> tuple[dict[str, Any], Distribution]:
+    request = replace(options.request, slots=slots)
     answers: list[float] = []
-    with bare_model(request, slots, plan.duration(3.0, 0.3)) as bare:
+    with bare_model(request, slots, options.duration(3.0, 0.3)) as bare:
         camera = Camera(min(_TIMES * bare.fps, HIGHEST_RATE))
         flow = measure_flow(
-            plan,
+            options,
             node_parameters(request),
             camera,
-            plan.duration(20.0, 1.0),
+            options.duration(20.0, 1.0),
             meanwhile=lambda listener, seconds: answers.extend(_ask(listener, seconds)),
         )
     p50, p99 = np.percentile(flow.latencies, (50, 99)).tolist()
@@ -97,21 +97,21 @@ def _measure(plan: Plan, slots: int) -> tuple[dict[str, Any], Distribution]:
 
 
 def _ask(listener: Listener, seconds: float) -> list[float]:
-    """Set a parameter to what it is, again and again; the seconds until each answer."""
+    """Set a parameter to the value it has, again and again; return the seconds to each answer."""
     client = listener.node.create_client(SetParameters, f"{listener.classifier}/set_parameters")
     parameter = Parameter("top_k", value=5).to_parameter_msg()
 
     def ask() -> float:
         start = time.monotonic()
         answer = client.call_async(SetParameters.Request(parameters=[parameter]))
-        listener.spin_until(answer.done, _PATIENCE_SECONDS)
+        listener.spin_until(answer.done, _ANSWER_TIMEOUT_S)
         return time.monotonic() - start
 
     end = time.monotonic() + seconds
-    listener.spin_until(client.service_is_ready, _PATIENCE_SECONDS)
+    listener.spin_until(client.service_is_ready, _ANSWER_TIMEOUT_S)
     ask()  # the middleware still has to find the way back
     answers = [ask()]
     while (left := end - time.monotonic()) > 0:
-        listener.spin_for(min(_ASK_SECONDS, left))
+        listener.spin_for(min(_ASK_INTERVAL_S, left))
         answers.append(ask())
     return answers

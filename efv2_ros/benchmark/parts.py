@@ -1,4 +1,4 @@
-"""Which parts there are, what a run of them is told, and the run itself."""
+"""The parts of `efv2 bench`, the options of a run, and the run itself."""
 
 from __future__ import annotations
 
@@ -22,51 +22,51 @@ PARTS = MappingProxyType(
         "device": "efv2_ros.benchmark.device",
     }
 )
-"""Module of every part, whose `run(plan)` returns a `Part`. Imported when it is its turn: some
+"""Module of every part, with a function `run(options) -> Part`. Imported when its turn comes: some
 need ROS."""
 
 
 @dataclass(frozen=True)
-class Plan:
+class BenchOptions:
     """What to measure, and for how long.
 
     Attributes:
-        request: The model for those parts that run one.
-        quick: Show that everything works, in seconds; the figures mean little.
-        seconds: Of each measurement; None for what suits the part.
-        slots: Of the node, one measurement for each; empty for what suits the part.
-        say: Told what is being measured.
+        request: The model, for parts that run one.
+        quick: Whether to show in seconds that everything works; the figures mean little.
+        seconds: Duration of each measurement; None for what suits the part.
+        slots: Slots of the node, one measurement for each; empty for what suits the part.
+        on_notice: Called with what is being measured, and with what goes wrong.
     """
 
     request: ModelRequest = field(default_factory=ModelRequest)
     quick: bool = False
     seconds: float | None = None
     slots: tuple[int, ...] = ()
-    say: Callable[[str], None] = lambda text: None
+    on_notice: Callable[[str], None] = lambda text: None
 
     def duration(self, usual: float, quick: float) -> float:
-        """Seconds of a measurement that usually takes so long."""
+        """Duration of a measurement in seconds, given the usual one and that of a quick run."""
         return self.seconds or (quick if self.quick else usual)
 
 
-def run(plan: Plan, names: Iterable[str] = PARTS) -> Report:
+def run(options: BenchOptions, names: Iterable[str] = PARTS) -> Report:
     """Measure one part after the other; one that cannot be measured does not stop the rest.
 
     Args:
-        plan: What all parts are told.
+        options: Given to every part.
         names: Keys of `PARTS`.
     """
-    environment = describe(plan.request)  # first: rclpy may start the interpreter anew
-    return Report(environment, {name: _part(plan, name) for name in dict.fromkeys(names)})
+    environment = describe(options.request)  # first: rclpy may start the interpreter anew
+    return Report(environment, {name: _part(options, name) for name in dict.fromkeys(names)})
 
 
-def _part(plan: Plan, name: str) -> Part:
-    plan.say(name)
+def _part(options: BenchOptions, name: str) -> Part:
+    options.on_notice(name)
     try:
-        part: Part = import_module(PARTS[name]).run(plan)
+        part: Part = import_module(PARTS[name]).run(options)
         return part
     except ImportError as error:
         return Part(problem=f"{error}; ROS 2 has to be sourced for this part")
     except Efv2Error as error:
-        plan.say(str(error))  # in full: a node's last words may follow the first line
+        options.on_notice(str(error))  # in full: a node's last words may follow the first line
         return Part(problem=str(error).splitlines()[0])

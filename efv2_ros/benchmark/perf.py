@@ -60,6 +60,7 @@ def measure(model: Model, threads: int, frames: int = 200) -> Load:
     durations = np.zeros((threads, frames))
     spans = np.zeros((threads, 2))
     failures: list[Exception] = []
+    stopped = threading.Event()
     barrier = threading.Barrier(threads)
 
     def caller(index: int) -> None:
@@ -67,11 +68,15 @@ def measure(model: Model, threads: int, frames: int = 200) -> Load:
             with model.runtime.slot() as slot:
                 _fill(slot.nv12)
                 for _ in range(_WARM_UP):
+                    if stopped.is_set():
+                        return
                     slot.commit()
                     slot.infer()
                 barrier.wait()
                 start = last = time.perf_counter()
                 for frame in range(frames):
+                    if stopped.is_set():
+                        return
                     slot.commit()
                     slot.infer()
                     now = time.perf_counter()
@@ -85,10 +90,18 @@ def measure(model: Model, threads: int, frames: int = 200) -> Load:
             barrier.abort()
 
     callers = [threading.Thread(target=caller, args=(n,)) for n in range(threads)]
-    for thread in callers:
-        thread.start()
-    for thread in callers:
-        thread.join()
+    try:
+        for thread in callers:
+            thread.start()
+        for thread in callers:
+            thread.join()
+    except BaseException:  # Ctrl-C: the threads would go on, and the process with them
+        stopped.set()
+        barrier.abort()
+        for thread in callers:
+            if thread.is_alive():
+                thread.join()  # the model may be closed from here on
+        raise
     if failures:
         raise failures[0]
     p50, p99 = np.percentile(durations, (50, 99)) * 1e3

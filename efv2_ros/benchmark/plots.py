@@ -9,6 +9,7 @@ import numpy as np
 
 from efv2_ros.benchmark.report import Distribution, Report
 from efv2_ros.errors import Efv2Error
+from efv2_ros.files import open_atomic_binary
 
 _COLUMNS = 4
 _SHOWN = 99
@@ -41,7 +42,9 @@ def write(report: Report, folder: Path) -> list[Path]:
         for name, part in report.parts.items():
             if part.distributions:
                 path = folder / f"{name}.png"
-                _draw(matplotlib, list(part.distributions)).savefig(path, dpi=110)
+                figure = _draw(matplotlib, list(part.distributions))
+                with open_atomic_binary(path) as file:
+                    figure.savefig(file, dpi=110, format="png")
                 written.append(path)
     except OSError as error:
         raise Efv2Error(f"cannot write the plots: {error}") from error

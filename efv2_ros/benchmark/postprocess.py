@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from efv2_ros.benchmark import baseline
 from efv2_ros.benchmark.interleave import interleaved
-from efv2_ros.benchmark.parts import Plan
+from efv2_ros.benchmark.parts import BenchOptions
 from efv2_ros.benchmark.report import Column, Distribution, Part, Table
 from efv2_ros.classify.postprocess import TopK
 
@@ -29,13 +29,13 @@ _NOTE = (
 )
 
 
-def run(plan: Plan) -> Part:
+def run(options: BenchOptions) -> Part:
     """With cold and with warm caches."""
     random = np.random.default_rng(0)
     logits = list(random.normal(0, 3, (64, _CLASSES)).astype(np.float32))
     filler = np.ones(_COLD_BYTES, np.uint8)
     top_k = TopK(_CLASSES, _BEST)
-    seconds = plan.duration(5.0, 0.3)
+    seconds = options.duration(5.0, 0.3)
     rows: list[dict[str, Any]] = []
     distributions = []
 
@@ -45,7 +45,7 @@ def run(plan: Plan) -> Part:
 
     states: dict[str, Callable[[Any], Any]] = {"cold": cold, "warm": lambda value: value}
     for caches, prepare in states.items():
-        plan.say(f"postprocessing with {caches} caches")
+        options.on_notice(f"postprocessing with {caches} caches")
         times = interleaved([baseline.top_k, top_k], logits, seconds, prepare=prepare)
         base, ours = np.median(times, axis=1) * 1e3
         rows.append(

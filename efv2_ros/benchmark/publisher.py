@@ -28,7 +28,8 @@ _STAMP = struct.Struct("<iI")
 _STAMP_OFFSET = 4
 """CDR: four bytes say how the rest is encoded, then an Image begins with its stamp."""
 
-_DISCOVERY_SECONDS = 30.0
+_DISCOVERY_TIMEOUT_S = 30.0
+_END_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class CameraProcess:
         trace: TracebackType | None,
     ) -> None:
         if self._process.returncode is None:
-            self._process.communicate()
+            self._end()
 
     def stop(self) -> Published:
         """End the stream.
@@ -96,10 +97,18 @@ class CameraProcess:
         Raises:
             Efv2Error: The process ended before, or nobody subscribed.
         """
-        told, _ = self._process.communicate()  # closes its standard input
+        told = self._end()
         if self._process.returncode:
             raise Efv2Error("the benchmark's publisher failed: see above")
         return Published(*json.loads(told))
+
+    def _end(self) -> str:
+        """Close its standard input, upon which it ends, and return what it printed."""
+        try:
+            return self._process.communicate(timeout=_END_TIMEOUT_S)[0]
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.communicate()[0]
 
 
 def publish_steadily(
@@ -146,7 +155,7 @@ def main(topic: str, camera: Camera) -> None:
     publisher = node.create_publisher(Image, topic, QoSProfile(depth=5, reliability=reliability))
     frame = picture(camera.encoding, camera.width, camera.height)
     image = bytearray(serialize_message(conversions.image(frame)))
-    patience = time.monotonic() + _DISCOVERY_SECONDS
+    patience = time.monotonic() + _DISCOVERY_TIMEOUT_S
     while not publisher.get_subscription_count():
         if ended.wait(0.01) or time.monotonic() > patience:
             sys.exit(f"nobody subscribes to {topic}")

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from efv2_ros.benchmark.parts import Plan
+from efv2_ros.benchmark.parts import BenchOptions
 from efv2_ros.benchmark.publisher import Camera, CameraProcess
 from efv2_ros.benchmark.report import Column
 from efv2_ros.classify.latency import Percentiles
 from efv2_ros.classify.options import ModelRequest
-from efv2_ros.client.listener import Listener, running_classifier, stage_latencies, values
+from efv2_ros.client.listener import Listener, running_classifier
 from efv2_ros.client.process import CLASSIFIER_MODULE, ClassifierProcess
+from efv2_ros.client.status import Counts, counts_of, stage_latencies, values
 from efv2_ros.errors import Efv2Error
 
 COUNTS = (
@@ -32,7 +33,7 @@ COUNTS_NOTE = (
     "own, with shared memory for many images."
 )
 
-_SETTLING_SECONDS = 15.0
+_SETTLING_S = 15.0
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def total_counts(flows: Sequence[Flow]) -> dict[str, Any]:
 
 
 def measure_flow(
-    plan: Plan,
+    options: BenchOptions,
     parameters: Mapping[str, Any],
     camera: Camera,
     seconds: float,
@@ -96,7 +97,7 @@ def measure_flow(
     """Stream images through the node.
 
     Args:
-        plan: A quick one warms up for less long.
+        options: A quick run warms up for less long.
         parameters: Of the node.
         camera: What is streamed.
         seconds: How long to measure.
@@ -112,7 +113,7 @@ def measure_flow(
         with CameraProcess(camera, listener.images.topic_name) as publisher:
             if not listener.wait_for_results(1):
                 raise Efv2Error(f"the node gave no result\n{process.stop()}")
-            listener.spin_for(0.25 if plan.quick else 1.0)
+            listener.spin_for(0.25 if options.quick else 1.0)
             first, start, begin = *_classified(process, listener), len(listener.results)
             meanwhile(listener, seconds)
             last, end, stop = *_classified(process, listener), len(listener.results)
@@ -128,13 +129,9 @@ def measure_flow(
     return Flow(
         slots=int(values(model)["slots"]),
         published=published.frames,
-        received=counts["frames received"],
-        classified=counts["frames classified"],
-        dropped={
-            key.removeprefix("dropped: "): count
-            for key, count in counts.items()
-            if key.startswith("dropped: ")
-        },
+        received=counts.received,
+        classified=counts.classified,
+        dropped=counts.drops,
         published_hz=published.frames / published.seconds,
         fps=(last - first) / (end - start),
         stages=stage_latencies(stream),
@@ -172,30 +169,23 @@ def _nanoseconds(stamp: Any) -> int:
     return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
 
 
-def _counts(process: ClassifierProcess, listener: Listener) -> dict[str, int]:
-    """All counts of the node's next report."""
+def _counts(process: ClassifierProcess, listener: Listener) -> Counts:
+    """The counts of the node's next report."""
     if not listener.wait_for_diagnostics() or listener.stream is None:
         raise Efv2Error(f"the node publishes no diagnostics\n{process.stop()}")
-    reported = values(listener.stream)
-    return {
-        key: int(value)
-        for key, value in reported.items()
-        if key.startswith(("frames ", "dropped: "))
-    }
+    return counts_of(listener.stream)
 
 
 def _classified(process: ClassifierProcess, listener: Listener) -> tuple[int, float]:
-    """How many images the node has classified, and when it was so, in seconds."""
-    return _counts(process, listener)["frames classified"], listener.reported_at
+    """How many images the node has classified, and when it said so, in seconds."""
+    return _counts(process, listener).classified, listener.reported_at
 
 
-def _settled(process: ClassifierProcess, listener: Listener) -> dict[str, int]:
-    """The counts once nothing is on its way any more."""
-    end = time.monotonic() + _SETTLING_SECONDS
-    before, now = dict[str, int](), _counts(process, listener)
-    while before != now or now["frames received"] != (
-        now["frames classified"] + now["frames dropped"]
-    ):
+def _settled(process: ClassifierProcess, listener: Listener) -> Counts:
+    """The counts once no image is being worked on."""
+    end = time.monotonic() + _SETTLING_S
+    before, now = None, _counts(process, listener)
+    while before != now or not now.complete:
         if time.monotonic() > end:
             raise Efv2Error(f"the node's counts do not add up: {now}")
         before, now = now, _counts(process, listener)

@@ -18,7 +18,7 @@ from efv2_ros.node.subscription import ImageSource
 from efv2_ros.vision.frame import Frame
 
 _WARM_UP = 10
-_PATIENCE_SECONDS = 60.0
+_TIMEOUT_S = 60.0
 
 
 def receive(namespace: str, images: int, way: Way) -> dict[str, Any]:
@@ -49,11 +49,11 @@ def receive(namespace: str, images: int, way: Way) -> dict[str, Any]:
 
     settings = Settings(subscription=way.subscription, qos_reliability="reliable")
     ImageSource(node, settings, received=lambda: None, frame=take, fault=fail)
-    patience = time.monotonic() + _PATIENCE_SECONDS
+    end = time.monotonic() + _TIMEOUT_S
 
     def spin(count: int) -> None:
         while len(latencies) < count:
-            if time.monotonic() > patience:
+            if time.monotonic() > end:
                 sys.exit(f"{len(latencies)} of {count} images arrived")
             executor.spin_once(timeout_sec=0.1)
 

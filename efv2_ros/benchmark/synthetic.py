@@ -19,10 +19,10 @@ from efv2_ros.runtimes import base
 from efv2_ros.vision.planes import Nv12Planes
 
 NAME = "synthetic"
-SECONDS = 0.00504
-"""Of a task: one over the 198 FPS that are published of s0 on the X5."""
+TASK_S = 0.00504
+"""Duration of a task: one over the 198 FPS that the Model Zoo publishes for s0 on the X5."""
 
-FPS = 1 / SECONDS
+FPS = 1 / TASK_S
 _CLASSES = 1000
 
 
@@ -74,7 +74,7 @@ def probe() -> str:
 
 def load(path: Path, image: base.ImageInput, options: base.RunOptions) -> base.Runtime:
     """A runtime that takes any model file and always gives the same logits."""
-    device = SerialDevice(SECONDS)
+    device = SerialDevice(TASK_S)
     return base.Runtime(
         base.RuntimeInfo(NAME, probe(), "none", _CLASSES),
         image,

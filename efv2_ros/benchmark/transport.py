@@ -6,16 +6,18 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from efv2_ros.benchmark.parts import Plan
+from efv2_ros.benchmark.parts import BenchOptions
 from efv2_ros.benchmark.publisher import Camera, CameraProcess
 from efv2_ros.benchmark.report import Column, Distribution, Part, Table
+from efv2_ros.client.process import end_process
+from efv2_ros.client.signals import stop_signals
 from efv2_ros.errors import Efv2Error
 from efv2_ros.node.fastdds import image_profile
 
@@ -45,6 +47,7 @@ WAYS = (Way("typed", False), Way("typed", True), Way("serialized", False), Way("
 """The first is the baseline: plain rclpy. The last is the node's."""
 
 _ROUNDS = 3
+_POLL_S = 0.1
 _COLUMNS = (
     Column("size", "size"),
     Column("way", "subscription"),
@@ -72,16 +75,16 @@ class Reception:
     latencies_ms: list[float]
 
 
-def run(plan: Plan) -> Part:
+def run(options: BenchOptions) -> Part:
     """Every way of receiving, at every size, in turn."""
     rows: list[dict[str, Any]] = []
     distributions = []
     for camera in CAMERAS:
         size = f"{camera.width}x{camera.height}"
-        images = max(5, round(camera.rate * plan.duration(5.0, 0.5)))
+        images = max(5, round(camera.rate * options.duration(5.0, 0.5)))
         received: dict[Way, list[Reception]] = {way: [] for way in WAYS}
-        for number in range(1 if plan.quick else _ROUNDS):
-            plan.say(f"transport of {size}, round {number + 1}")
+        for number in range(1 if options.quick else _ROUNDS):
+            options.on_notice(f"transport of {size}, round {number + 1}")
             for way in WAYS:
                 received[way].append(_receive(camera, way, images))
         rows += _rows(size, received)
@@ -92,17 +95,38 @@ def run(plan: Plan) -> Part:
 
 def _receive(camera: Camera, way: Way, images: int) -> Reception:
     namespace = f"/efv2_transport_{os.getpid()}"
-    with CameraProcess(camera, f"{namespace}/image") as publisher:
-        done = subprocess.run(
-            [sys.executable, "-m", "efv2_ros.benchmark.subscriber", namespace, str(images),
-             json.dumps(asdict(way))],
-            env={**os.environ, **image_profile(os.environ)}, stdout=subprocess.PIPE, text=True,
-            check=False,
-        )  # fmt: skip
-        if done.returncode:
-            raise Efv2Error("the benchmark's subscriber failed: see above")
+    command = [
+        sys.executable, "-m", "efv2_ros.benchmark.subscriber", namespace, str(images),
+        json.dumps(asdict(way)),
+    ]  # fmt: skip
+    with stop_signals() as should_stop, CameraProcess(camera, f"{namespace}/image") as publisher:
+        told = _output(command, should_stop)
         publisher.stop()
-    return Reception(**json.loads(done.stdout))
+    return Reception(**json.loads(told))
+
+
+def _output(command: Sequence[str], should_stop: Callable[[], bool]) -> str:
+    """Run the subscriber and return what it printed."""
+    process = subprocess.Popen(
+        command,
+        env={**os.environ, **image_profile(os.environ)},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # Ctrl-C is for this process, which ends the other
+    )
+    try:
+        while True:
+            try:
+                told, _ = process.communicate(timeout=_POLL_S)
+                break
+            except subprocess.TimeoutExpired:
+                if should_stop():
+                    raise KeyboardInterrupt from None
+    finally:
+        end_process(process)
+    if process.returncode:
+        raise Efv2Error("the benchmark's subscriber failed: see above")
+    return told
 
 
 def _rows(size: str, received: dict[Way, list[Reception]]) -> list[dict[str, Any]]:

@@ -5,15 +5,25 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import click
 
 from efv2_ros.benchmark import plots
-from efv2_ros.benchmark.parts import PARTS, Plan, run
+from efv2_ros.benchmark.parts import PARTS, BenchOptions, run
+from efv2_ros.cli.console import INTERRUPTED
 from efv2_ros.cli.options import model_options, split_request
+from efv2_ros.files import check_writable, open_atomic
 
-_WRITTEN = click.File("w", encoding="utf-8", lazy=False)  # said at once if it cannot be
+
+class _OutputFile(click.Path):
+    """A file to write to; `-` is standard output."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return Path("/dev/stdout") if value == "-" else super().convert(value, param, ctx)
+
+
+_FILE = _OutputFile(path_type=Path)
 
 
 @click.command()
@@ -37,9 +47,9 @@ _WRITTEN = click.File("w", encoding="utf-8", lazy=False)  # said at once if it c
     type=click.IntRange(1, 32),
     help="Of the node, once for each measurement, instead of what suits the part.",
 )
-@click.option("--json", "json_file", type=_WRITTEN, metavar="FILE", help="Write JSON as well.")
+@click.option("--json", "json_file", type=_FILE, metavar="FILE", help="Write JSON as well.")
 @click.option(
-    "--markdown", "markdown_file", type=_WRITTEN, metavar="FILE", help="Write the tables as well."
+    "--markdown", "markdown_file", type=_FILE, metavar="FILE", help="Write the tables as well."
 )
 @click.option(
     "--plots",
@@ -53,8 +63,8 @@ def bench(
     quick: bool,
     seconds: float | None,
     slots: tuple[int, ...],
-    json_file: IO[str] | None,
-    markdown_file: IO[str] | None,
+    json_file: Path | None,
+    markdown_file: Path | None,
     plots_folder: Path | None,
     **options: Any,
 ) -> None:
@@ -64,16 +74,23 @@ def bench(
     """
     if plots_folder:
         plots.check()
-    plan = Plan(
+    for path in filter(None, (json_file, markdown_file)):
+        check_writable(path)
+    how = BenchOptions(
         split_request(options), quick, seconds, slots, lambda text: click.echo(text, err=True)
     )
-    report = run(plan, parts or PARTS)
+    try:
+        report = run(how, parts or PARTS)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
     click.echo(report.markdown(), nl=False)
     if markdown_file:
-        markdown_file.write(report.markdown())
+        with open_atomic(markdown_file) as file:
+            file.write(report.markdown())
     if json_file:
-        json.dump(report.as_dict(), json_file, indent=2)
-        json_file.write("\n")
+        with open_atomic(json_file) as file:
+            json.dump(report.as_dict(), file, indent=2)
+            file.write("\n")
     if plots_folder:
         plots.write(report, plots_folder)
     if report.failed:

@@ -5,25 +5,27 @@ from __future__ import annotations
 import math
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from efv2_ros.bags.bag import Bag
 from efv2_ros.classify.latency import END_TO_END
 from efv2_ros.cli.console import INTERRUPTED, image_bar, latency_table, messages, output
 from efv2_ros.cli.options import ros_is_missing
+from efv2_ros.client.signals import stop_signals
+from efv2_ros.files import check_writable
 from efv2_ros.messages.typestore import BagError
+from efv2_ros.play.options import Played, PlayOptions, PlayProgress
 from efv2_ros.replay.results import NODE, read_run
 from efv2_ros.replay.run import Run, save_jsonl
 
-if TYPE_CHECKING:
-    from efv2_ros.play.session import Played, PlayOptions
-
-_LATE = 0.05
-"""Seconds behind schedule that are worth a word."""
+_WORTH_TELLING_S = 0.05
+"""Lateness from which on the summary tells of it."""
 
 
 class _Remapping(click.ParamType):  # type: ignore[type-arg]
@@ -145,7 +147,10 @@ def play(
     results: Path | None,
     timings: bool,
     player: Any,
-    **options: Any,
+    lossless: bool,
+    wait: bool,
+    start_timeout: float,
+    result_timeout: float,
 ) -> None:
     """Publish a BAG to running nodes, as it was recorded.
 
@@ -163,69 +168,88 @@ def play(
         raise click.UsageError("--timings needs --results OUT.jsonl")
     if results and results.exists():
         raise BagError(f"cannot write {results}: it exists already")
-    try:
-        from efv2_ros.play.session import PlayOptions
-    except ImportError as error:
-        raise ros_is_missing(error) from error
+    if results and results.suffix == ".jsonl":
+        check_writable(results)
     how = PlayOptions(
         topics=[each for each in topics.split(",") if each],
         rate=rate or (math.inf if wait_for_results else 1.0),
-        clock_rate=clock_rate if clock else 0.0,
+        clock_rate_hz=clock_rate if clock else 0.0,
         renamed=dict(renamed),
+        lossless=lossless,
+        wait_for_subscribers=wait,
+        start_timeout_s=start_timeout,
         in_flight=in_flight if wait_for_results else 0,
         classifier=f"/{classifier.removeprefix('/')}",
+        result_timeout_s=result_timeout,
         results=results,
         player=player,
-        **options,
     )
     try:
-        played, run = _play(bag, how, timings=timings)
+        played = _play(bag, how, timings=timings)
     except KeyboardInterrupt:  # before anything was played
         sys.exit(INTERRUPTED)
-    _summarize(played, run, how)
     if played.interrupted:
         sys.exit(INTERRUPTED)
     if played.problems:
         sys.exit(1)
 
 
-def _play(bag: Path, options: PlayOptions, *, timings: bool) -> tuple[Played, Run | None]:
-    """What came of it, and the results where they are recorded."""
-    from efv2_ros.play import live
-
+def _play(path: Path, options: PlayOptions, *, timings: bool) -> Played:
+    """Play a bag, write and print the results, whatever ended the playing."""
+    try:
+        from efv2_ros.play.session import play
+    except ImportError as error:
+        raise ros_is_missing(error) from error
     out = options.results
-    unit = "messages" if options.player == "efv2" else "results"
-    with tempfile.TemporaryDirectory(prefix="efv2_play_") as folder, image_bar(unit=unit) as bars:
+    with tempfile.TemporaryDirectory(prefix="efv2_play_") as folder, Bag(path) as bag:
         recorded = Path(folder, "results") if out and out.suffix == ".jsonl" else out
+        with stop_signals() as should_stop:
+            with _progress(options) as on_progress:
+                played = play(
+                    bag,
+                    replace(options, results=recorded),
+                    on_notice=_notice,
+                    on_progress=on_progress,
+                    should_stop=should_stop,
+                )
+            run = read_run(recorded) if recorded is not None else None
+            if run is not None and out is not None and out is not recorded:
+                save_jsonl(run, out, timings=timings)
+            _summarize(played, run, options)
+    return played
 
-        def bar(total: int) -> Callable[[int], None]:
-            task = bars.add_task("playing", total=total)
-            return lambda done: bars.update(task, completed=done)
 
-        def say(text: str) -> None:
-            messages.print(text, style="yellow", soft_wrap=True)
+@contextmanager
+def _progress(options: PlayOptions) -> Iterator[PlayProgress]:
+    """Show a bar that appears when the playing begins."""
+    with image_bar(unit="messages" if options.player == "efv2" else "results") as bars:
 
-        played = live.play(bag, replace(options, results=recorded), say=say, bar=bar)
-        if out is None or recorded is None:
-            return played, None
-        run = read_run(recorded)
-        if out is not recorded:
-            save_jsonl(run, out, timings=timings)
-        return played, run
+        def on_progress(done: int, total: int) -> None:
+            if not bars.tasks:
+                bars.add_task("playing", total=total)
+            bars.update(bars.tasks[0].id, completed=done)
+
+        yield on_progress
+
+
+def _notice(text: str) -> None:
+    messages.print(text, style="yellow", soft_wrap=True)
 
 
 def _summarize(played: Played, run: Run | None, options: PlayOptions) -> None:
     stages = run.stages() if run is not None else {}
-    if options.clock_rate and math.isinf(options.rate):
-        stages.pop(END_TO_END, None)  # by a clock that stands still
+    if options.clock_rate_hz and math.isinf(options.rate):
+        stages.pop(END_TO_END, None)  # measured by a clock that stands still
     if stages:
         output.print(latency_table(stages))
     counts = played.counts
-    late = f", up to {played.behind:.2f} s behind schedule" if played.behind >= _LATE else ""
+    late = ""
+    if played.max_lateness_s >= _WORTH_TELLING_S:
+        late = f", up to {played.max_lateness_s:.2f} s behind schedule"
     if played.messages or not played.problems:
         output.print(
-            f"{played.messages} messages in {played.seconds:.2f} s, {played.images} of them images"
-            f"{' for the classifier' if counts else ''}{late}",
+            f"{played.messages} messages in {played.duration_s:.2f} s, {played.images} of them "
+            f"images{' for the classifier' if counts else ''}{late}",
             soft_wrap=True,
         )
     if counts and (counts.received or not played.problems):

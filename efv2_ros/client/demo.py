@@ -12,13 +12,14 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticStatus
 
 from efv2_ros.classify.latency import Percentiles
-from efv2_ros.client.listener import Listener, running_classifier, stage_latencies, values
+from efv2_ros.client.listener import Listener, running_classifier
 from efv2_ros.client.process import ClassifierProcess
+from efv2_ros.client.status import stage_latencies, values
 from efv2_ros.errors import Efv2Error
 from efv2_ros.vision.frame import Frame
 
-_START_TIMEOUT = 120.0
-"""Seconds; a first start may download a model."""
+_START_TIMEOUT_S = 120.0
+"""A first start may download a model."""
 
 
 class DemoError(Efv2Error):
@@ -31,7 +32,7 @@ class Result:
 
     Attributes:
         photo: The photo's name.
-        seconds: From publishing the photo to its result.
+        seconds: Time from publishing the photo to its result.
         classes: Score and name of the best classes, best first.
     """
 
@@ -74,16 +75,17 @@ class Demo:
         topic: str = self._listener.images.topic_name
         return topic
 
-    def stream(self, photos: Sequence[Frame], count: int, period: float) -> Iterator[Result]:
+    def stream(self, photos: Sequence[Frame], count: int, period_s: float) -> Iterator[Result]:
         """Publish photos and wait for the result of each.
 
         Args:
             photos: Published in turn, and again from the first.
             count: How many to publish.
-            period: Least seconds between two of them.
+            period_s: Shortest time between two of them.
 
         Raises:
             DemoError: A photo got no result.
+            KeyboardInterrupt: SIGINT or SIGTERM came.
         """
         listener = self._listener
         names = [each.class_name for each in listener.label_info[-1].class_map]
@@ -99,7 +101,7 @@ class Demo:
                 listener.arrivals[-1] - published,
                 tuple((each.score, names[int(each.class_id)]) for each in result.results),
             )
-            listener.spin_for(published + period - time.monotonic())
+            listener.spin_for(published + period_s - time.monotonic())
 
     def summary(self) -> Summary:
         """Wait for the node's next diagnostics.
@@ -132,7 +134,7 @@ def start(parameters: Mapping[str, Any]) -> Iterator[Demo]:
             return listener.model is not None and listener.model.level == DiagnosticStatus.ERROR
 
         started = listener.spin_until(
-            lambda: not process.running or listener.connected or failed(), _START_TIMEOUT
+            lambda: not process.running or listener.connected or failed(), _START_TIMEOUT_S
         )
         if not started or not process.running or failed():
             status = listener.model

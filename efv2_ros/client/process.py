@@ -1,9 +1,8 @@
-"""The classifier node as a process of its own."""
+"""Child processes: the classifier node as one of them, and how they are ended."""
 
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
 import tempfile
@@ -11,12 +10,16 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
-NODE_NAME = "efv2_classifier"
+from efv2_ros.replay.results import NODE
+
+NODE_NAME = NODE.removeprefix("/")
 CLASSIFIER_MODULE = "efv2_ros.node.classifier_node"
+
+_END_TIMEOUT_S = 20.0
 
 
 class ClassifierProcess:
-    """Runs the classifier node; a context manager that ends it as Ctrl-C would.
+    """Runs the classifier node; a context manager that ends it.
 
     Args:
         parameters: Parameters of the node.
@@ -24,7 +27,12 @@ class ClassifierProcess:
         namespace: The node's namespace.
         environment: The process's environment; None for this one's.
         log_level: Least severity to log.
-        module: What is run; one of another name ends in the node's `main`.
+        module: The Python module to run instead of the classifier's; its `main` must end in it.
+
+    Attributes:
+        name: Full name of the node.
+        output: What the process printed, once it has ended.
+        returncode: Exit status, once it has ended.
     """
 
     def __init__(
@@ -45,7 +53,7 @@ class ClassifierProcess:
         if namespace:
             command += ["-r", f"__ns:={namespace}"]
         self.name = f"{namespace.rstrip('/')}/{NODE_NAME}"
-        # Of the node alone: ROS's own debug output is long.
+        # For the node alone: ROS's own debug output is long.
         logger = self.name.lstrip("/").replace("/", ".")
         command += ["--log-level", f"{logger}:={log_level}"]
         # A pipe that nobody reads would fill and block the node.
@@ -77,19 +85,32 @@ class ClassifierProcess:
         """Whether the process is alive."""
         return self._process.poll() is None
 
-    def stop(self, patience: float = 20.0) -> str:
-        """Interrupt the node, wait for its end, and return what it printed."""
+    def stop(self, timeout_s: float = _END_TIMEOUT_S) -> str:
+        """End the node and return what it printed; see `end_process`."""
         if self.returncode is None:
-            self._process.send_signal(signal.SIGINT)
-            try:
-                self.returncode = self._process.wait(patience)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self.returncode = self._process.wait()
+            self.returncode = end_process(self._process, timeout_s)
             self._log.seek(0)
             self.output = self._log.read()
             self._log.close()
         return self.output
+
+
+def end_process(process: subprocess.Popen[Any], timeout_s: float = _END_TIMEOUT_S) -> int:
+    """Ask a process to end, kill it if it does not, and return its exit status.
+
+    It is asked with SIGTERM: a child inherits that SIGINT is ignored, and would go on.
+
+    Args:
+        process: A process that may have ended already.
+        timeout_s: How long to wait before it is killed.
+    """
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    return process.wait()
 
 
 def _yaml(value: Any) -> str:

@@ -1,61 +1,69 @@
-"""A node whose messages are handled in the thread that asks for it, and only while it asks."""
+"""A node whose callbacks run in the thread that spins it, and only while it spins."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from types import TracebackType
 
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 
-_STEP = 0.05
-"""Seconds in which Ctrl-C is noticed."""
+_STEP_S = 0.05
+"""Longest wait before `should_stop` is asked again."""
 
 
 class Spinner:
-    """Spins a node.
+    """Handles a node's messages while it waits; a context manager that destroys the node.
+
+    Every method that handles messages raises KeyboardInterrupt once `should_stop` returns true.
 
     Args:
         node: The node; it is destroyed with the spinner.
+        should_stop: Whether to stop waiting; see `stop_signals`.
     """
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, should_stop: Callable[[], bool] | None = None) -> None:
         self.node = node
-        self._interrupted = False
-        self._executor = SingleThreadedExecutor()
+        self._should_stop = should_stop
+        self._executor = SingleThreadedExecutor(context=node.context)
         self._executor.add_node(node)
+
+    def __enter__(self) -> Spinner:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
 
     def close(self) -> None:
         """Destroy the node."""
         self._executor.shutdown()
         self.node.destroy_node()
 
-    def interrupt(self, *_: Any) -> None:
-        """Have `once` and `until` raise KeyboardInterrupt; the handler of a signal.
-
-        Raised just where the signal came it may come out of rclpy's C++ as another error. Called
-        again, it is raised there all the same.
-        """
-        if self._interrupted:
-            raise KeyboardInterrupt
-        self._interrupted = True
-
-    def once(self) -> None:
-        """Handle one thing, if there is one."""
+    def spin_once(self) -> None:
+        """Handle one message, timer or answer, if one is ready."""
         self._spin(0.0)
 
-    def until(self, condition: Callable[[], bool], timeout: float) -> bool:
-        """Handle messages until `condition` holds; False when `timeout` seconds are over."""
-        end = time.monotonic() + timeout
+    def spin_until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+        """Handle messages until `condition` holds; False when `timeout_s` are over."""
+        end = time.monotonic() + timeout_s
         while not condition():
             left = end - time.monotonic()
             if left <= 0:
                 return False
-            self._spin(min(left, _STEP))
+            self._spin(min(left, _STEP_S))
         return True
 
-    def _spin(self, timeout: float) -> None:
-        if self._interrupted:
+    def spin_for(self, duration_s: float) -> None:
+        """Handle messages for a while."""
+        self.spin_until(lambda: False, duration_s)
+
+    def _spin(self, timeout_s: float) -> None:
+        if self._should_stop is not None and self._should_stop():
             raise KeyboardInterrupt
-        self._executor.spin_once(timeout_sec=timeout)
+        self._executor.spin_once(timeout_sec=timeout_s)

@@ -1,7 +1,8 @@
-"""Publishing a bag: the bytes that were recorded, when they are due, with the QoS they had."""
+"""Publishing a bag: the recorded bytes, when they are due, with the QoS they had."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
@@ -15,162 +16,194 @@ from rosgraph_msgs.msg import Clock as ClockMessage
 from efv2_ros.bags.bag import Topic
 from efv2_ros.bags.salvage import Message
 from efv2_ros.client.spinner import Spinner
-from efv2_ros.errors import Efv2Error
 from efv2_ros.messages.images import IMAGE_TYPES
 from efv2_ros.node.transports import message_type
-from efv2_ros.play.qos import Offer
+from efv2_ros.play.options import PlayError
+from efv2_ros.play.qos import PublishedTopic
 from efv2_ros.play.read_ahead import ReadAhead
 from efv2_ros.play.schedule import Schedule
 from efv2_ros.vision.frame import FrameError
 
 CLOCK = "/clock"
 
-_READING = 0.05
-"""Seconds to wait for the disk before messages are handled again."""
+_READ_TIMEOUT_S = 0.05
+"""Longest wait for the disk before messages are handled again."""
 
-_ACKNOWLEDGEMENT = 5.0
-"""Seconds that subscribers have, at the end, to say that everything came."""
+ACKNOWLEDGE_TIMEOUT_S = 5.0
+"""For subscribers to acknowledge, at the end, that everything arrived."""
 
-
-class PlayError(Efv2Error):
-    """A bag cannot be played as it should be, or what it is played to does not answer."""
+_ACKNOWLEDGE_STEP_S = 0.1
+"""Longest wait for an acknowledgement before messages are handled again."""
 
 
 class Gate(Protocol):
-    """Says when the next image may go."""
+    """Decides when the next image may be published."""
 
     topics: Collection[str]
-    """Of the images that it wants to be asked about, by their names in the bag."""
+    """Topics whose images wait at the gate, by their names in the bag."""
 
-    def admit(self) -> None:
-        """Return when it may; raises PlayError if that takes too long."""
+    def wait(self) -> None:
+        """Wait until an image may be published; raise PlayError if that takes too long."""
 
-    def sent(self, stamp: int | None) -> None:
-        """It has gone; its stamp in nanoseconds, if it has one that can be read."""
+    def sent(self, stamp_ns: int | None) -> None:
+        """Note that it was published; the stamp is None if it cannot be read."""
+
+
+class BagPlayer(Protocol):
+    """What plays a bag: `Player` or `Ros2Bag`."""
+
+    topics: Sequence[PublishedTopic]
+    """The topics that are published."""
+
+    sent: Counter[str]
+    """Messages that were published, by the name of the topic in the bag."""
+
+    @property
+    def max_lateness_s(self) -> float:
+        """The most by which a message was published late; 0 if that is not known."""
+
+    def is_connected(self, topic: PublishedTopic) -> bool:
+        """Whether a subscriber is connected to a topic."""
+
+    def play(self, gate: Gate | None) -> None:
+        """Play the bag to its end."""
 
 
 class Player:
     """Publishes the messages of a bag.
 
-    Everything happens in the thread that calls it. Until `play`, time stands at that of the first
-    message.
+    Everything happens in the thread that calls it. Until `play`, `/clock` stands at the time of
+    the first message.
 
     Args:
-        spinner: The node to publish with; messages to it are handled while nothing is due.
-        offers: What to publish; the message types are installed.
-        messages: Those of the same topics.
+        spinner: The node to publish with; its messages are handled while nothing is due.
+        topics: What to publish; the message types are installed.
+        messages: The messages of these topics; the first one is waited for.
         rate: See `Schedule`.
-        clock_rate: How often in a second `/clock` is published, besides once before each message;
-            0 for never.
+        clock_rate_hz: How often `/clock` is published, besides once before each message; 0 for
+            never.
+        on_sent: Called with the number of messages published so far, after each.
 
     Attributes:
-        offers: As given.
+        topics: As given.
         sent: Messages that were published, by the name of the topic in the bag.
 
     Raises:
-        PlayError: A name is none that a topic can have.
+        PlayError: A topic cannot be published under its name, or with its QoS.
         BagError: The bag cannot be read.
     """
 
     def __init__(
         self,
         spinner: Spinner,
-        offers: Sequence[Offer],
+        topics: Sequence[PublishedTopic],
         messages: ReadAhead,
         rate: float,
-        clock_rate: float,
+        clock_rate_hz: float,
+        *,
+        on_sent: Callable[[int], None] = lambda count: None,
     ) -> None:
-        self.offers = offers
+        self.topics = topics
         self.sent: Counter[str] = Counter()
-        self._spinner, self._messages = spinner, messages
+        self._spinner, self._messages, self._on_sent = spinner, messages, on_sent
         self._schedule = Schedule(rate)
-        self._publishers = {offer.topic.name: self._publisher(offer) for offer in offers}
+        self._by_name = {topic.recorded.name: topic for topic in topics}
+        self._publishers = {topic.recorded.name: self._publisher(topic) for topic in topics}
+        spinner.spin_until(lambda: messages.ready, math.inf)
         first = messages.first()
-        self._time = self._next = first.log_time if first is not None else 0
+        self._time_ns = self._next_ns = first.log_time if first is not None else 0
         self._clock = None
-        if clock_rate:
+        if clock_rate_hz:
             self._clock = spinner.node.create_publisher(ClockMessage, CLOCK, 10)
             spinner.node.create_timer(
-                1.0 / clock_rate, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME)
+                1.0 / clock_rate_hz, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME)
             )
 
     @property
-    def behind(self) -> float:
-        """The most seconds by which a message was late."""
-        return self._schedule.behind
+    def max_lateness_s(self) -> float:
+        """The most by which a message was published late."""
+        return self._schedule.max_lateness_s
 
-    def is_connected(self, offer: Offer) -> bool:
-        """Whether somebody takes what is published."""
-        return bool(self._publishers[offer.topic.name].get_subscription_count())
+    def is_connected(self, topic: PublishedTopic) -> bool:
+        """Whether a subscriber is connected to a topic."""
+        return bool(self._publishers[topic.recorded.name].get_subscription_count())
 
-    def play(self, gate: Gate | None, progress: Callable[[int], None]) -> None:
-        """Publish all messages, and wait until subscribers have those that are reliable.
+    def play(self, gate: Gate | None) -> None:
+        """Publish all messages, and wait until subscribers acknowledge those that are reliable.
 
         Args:
-            gate: Asked before an image, if there is one. While it lets none through, time stands
-                still: what comes after is due later by as much.
-            progress: Told how many messages were published.
+            gate: Where images wait; None lets all through. While one waits, the bag's time stands
+                still, and all later messages are due later by as much.
 
         Raises:
-            PlayError: From the gate, or the middleware takes no more.
+            PlayError: The gate gives up, or the middleware takes no more.
             BagError: The bag cannot be read on.
         """
-        self._schedule.start(self._time, time.monotonic())
+        self._schedule.start(self._time_ns, time.monotonic())
         while not self._messages.ended:
-            message = self._messages.take(_READING)
-            self._spinner.once()
+            message = self._messages.take(_READ_TIMEOUT_S)
+            self._spinner.spin_once()
             if message is not None:
                 self._play(message, gate)
-                progress(self.sent.total())
-        end = time.monotonic() + _ACKNOWLEDGEMENT
-        for publisher in self._publishers.values():
-            publisher.wait_for_all_acked(Duration(seconds=max(0.0, end - time.monotonic())))
+                self._on_sent(self.sent.total())
+        self._wait_for_acknowledgements()
 
-    def _publisher(self, offer: Offer) -> Any:
-        kind = message_type(offer.topic.type_name)
+    def _publisher(self, topic: PublishedTopic) -> Any:
+        kind = message_type(topic.recorded.type_name)
         try:
-            return self._spinner.node.create_publisher(kind, offer.name, offer.qos)
+            return self._spinner.node.create_publisher(kind, topic.name, topic.qos)
         except InvalidTopicNameException as error:
             reason = str(error).partition("\n")[0]
-            raise PlayError(f"{offer.name} cannot be the name of a topic: {reason}") from error
+            raise PlayError(f"{topic.name} cannot be the name of a topic: {reason}") from error
+        except Exception as error:  # rclpy's RCLError, or what a bag names as a type is none
+            reason = str(error).partition("\n")[0]
+            raise PlayError(
+                f"{topic.name} ({topic.recorded.type_name}) cannot be published: {reason}"
+            ) from error
 
     def _play(self, message: Message, gate: Gate | None) -> None:
-        offer = next(each for each in self.offers if each.topic.name == message.topic)
-        self._next = max(self._next, message.log_time)
+        topic = self._by_name[message.topic]
+        self._next_ns = max(self._next_ns, message.log_time)
         is_gated = gate is not None and message.topic in gate.topics
         if gate is not None and is_gated:
             ready = max(time.monotonic(), self._schedule.due(message.log_time))
-            gate.admit()
+            gate.wait()
             self._schedule.hold(max(0.0, time.monotonic() - ready))
-        left = self._schedule.due(message.log_time) - time.monotonic()
-        self._spinner.until(lambda: False, left)
-        if self._next > self._time:
-            self._time = self._next
+        self._spinner.spin_for(self._schedule.due(message.log_time) - time.monotonic())
+        if self._next_ns > self._time_ns:
+            self._time_ns = self._next_ns
             self._publish_time()
         try:
             self._publishers[message.topic].publish(message.data)
         except RuntimeError as error:  # rclpy's RCLError, which Humble does not export
-            raise PlayError(f"{offer.name} cannot be published: {error}") from error
+            raise PlayError(f"{topic.name} cannot be published: {error}") from error
         self._schedule.sent(message.log_time, time.monotonic())
         self.sent[message.topic] += 1
         if gate is not None and is_gated:
-            gate.sent(_stamp(offer.topic, message.data))
+            gate.sent(_stamp(topic.recorded, message.data))
+
+    def _wait_for_acknowledgements(self) -> None:
+        end = time.monotonic() + ACKNOWLEDGE_TIMEOUT_S
+        for publisher in self._publishers.values():
+            step = Duration(seconds=_ACKNOWLEDGE_STEP_S)
+            while not publisher.wait_for_all_acked(step) and time.monotonic() < end:
+                self._spinner.spin_once()
 
     def _tick(self) -> None:
         """Publish the time as it is by now, but never that of a message before the message."""
-        now = self._schedule.log_time(time.monotonic())
-        self._time = max(self._time, min(now, self._next))
+        now_ns = self._schedule.log_time(time.monotonic())
+        self._time_ns = max(self._time_ns, min(now_ns, self._next_ns))
         self._publish_time()
 
     def _publish_time(self) -> None:
         if self._clock is not None:
             message = ClockMessage()
-            message.clock.sec, message.clock.nanosec = divmod(self._time, 1_000_000_000)
+            message.clock.sec, message.clock.nanosec = divmod(self._time_ns, 1_000_000_000)
             self._clock.publish(message)
 
 
 def _stamp(topic: Topic, data: bytes) -> int | None:
-    """The stamp of an image in nanoseconds, if that much of it can be read."""
+    """The stamp of an image in nanoseconds; None if it cannot be read."""
     kind = IMAGE_TYPES[str(topic.transport)]
     try:
         frame = kind.frame(data) if kind.has_header else kind.frame(data, frame_id="")

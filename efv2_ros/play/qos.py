@@ -1,8 +1,8 @@
-"""What a bag's topics are published as: by which name, and with which QoS; and who takes that."""
+"""Publishers for a bag's topics: name, QoS, compatibility with subscribers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rclpy.duration import Duration
@@ -20,100 +20,105 @@ from rclpy.qos import (
 from efv2_ros.bags.bag import Topic
 
 _DEPTH = 10
-"""Of a topic whose history is not known, which is most: DDS does not tell a recorder."""
+"""Depth of a topic whose history is not known, which is the usual case: DDS does not send it."""
 
-_FOREVER = (1 << 63) - 1
-"""Nanoseconds that stand for "no limit"; so do 0 and what is larger."""
+_FOREVER_NS = (1 << 63) - 1
+"""RMW_DURATION_INFINITE of rmw/types.h. A recorded 0, RMW_DURATION_UNSPECIFIED, means the same."""
 
 
-class Offer(NamedTuple):
+class PublishedTopic(NamedTuple):
     """A topic of a bag as it is published.
 
     Attributes:
-        topic: The bag's.
-        name: Its full name now.
-        qos: With which it is published.
+        recorded: The topic in the bag.
+        name: Full name under which it is published.
+        qos: QoS with which it is published.
     """
 
-    topic: Topic
+    recorded: Topic
     name: str
     qos: QoSProfile
 
     @property
     def is_image(self) -> bool:
         """Whether it carries images."""
-        return self.topic.transport is not None
+        return self.recorded.transport is not None
 
     @property
     def is_reliable(self) -> bool:
-        """Whether what is lost on the way is sent again."""
+        """Whether lost messages are sent again."""
         reliable: bool = self.qos.reliability == ReliabilityPolicy.RELIABLE
         return reliable
 
 
-def offered_topics(
+def published_topics(
     topics: Sequence[Topic], renamed: Mapping[str, str], *, lossless: bool = False
-) -> list[Offer]:
-    """What is published.
+) -> list[PublishedTopic]:
+    """Choose name and QoS for the topics of a bag.
 
     Args:
-        topics: Of the bag.
-        renamed: New names of topics.
-        lossless: Whether every image has to arrive, whatever was recorded.
+        topics: Topics of the bag.
+        renamed: New names of topics, by their name in the bag.
+        lossless: Whether images are published reliably, whatever QoS was recorded.
     """
     return [
-        Offer(
+        PublishedTopic(
             topic,
             f"/{renamed.get(topic.name, topic.name).removeprefix('/')}",
-            offered_qos(topic.qos, lossless=lossless and topic.transport is not None),
+            publisher_qos(topic.qos, lossless=lossless and topic.transport is not None),
         )
         for topic in topics
     ]
 
 
-def misfits(node: Node, offer: Offer, subscriber: str = "") -> list[str] | None:
-    """Why those who subscribe to a topic do not get what is published on it.
+def is_received(node: Node, topic: PublishedTopic, subscriber: str = "") -> bool:
+    """Whether a subscription fits what is published, by type and QoS.
 
     Args:
-        node: Knows who subscribes.
-        offer: What is published.
-        subscriber: Full name of the node that is to get it; empty for any.
-
-    Returns:
-        A reason for each, which stays while the subscription does; None if one gets it.
+        node: Asked who subscribes.
+        topic: The topic.
+        subscriber: Full name of the node that has to receive it; empty for any.
     """
-    reasons = []
-    for found in node.get_subscriptions_info_by_topic(offer.name):
+    return "" in _mismatches(node, topic, subscriber)
+
+
+def qos_mismatches(node: Node, topic: PublishedTopic, subscriber: str = "") -> list[str]:
+    """Explain for each subscription that does not fit, by type or QoS, why it receives nothing.
+
+    See `is_received` for the arguments.
+    """
+    return [reason for reason in _mismatches(node, topic, subscriber) if reason]
+
+
+def _mismatches(node: Node, topic: PublishedTopic, subscriber: str) -> Iterator[str]:
+    """A reason for each subscription that receives nothing, "" for each that does."""
+    for found in node.get_subscriptions_info_by_topic(topic.name):
         name = f"{found.node_namespace.rstrip('/')}/{found.node_name}"
         if subscriber not in ("", name):
             continue
-        fits, why = qos_check_compatible(offer.qos, found.qos_profile)
-        if found.topic_type != offer.topic.type_name:
-            reasons.append(
-                f"{name} takes {offer.name} as {found.topic_type}, and the bag has "
-                f"{offer.topic.type_name}"
+        compatibility, why = qos_check_compatible(topic.qos, found.qos_profile)
+        if found.topic_type != topic.recorded.type_name:
+            yield (
+                f"{name} takes {topic.name} as {found.topic_type}, and the bag has "
+                f"{topic.recorded.type_name}"
             )
-        elif fits == QoSCompatibility.ERROR:
-            cure = "" if offer.is_reliable else " (--reliable makes images reliable)"
-            reasons.append(
-                f"the QoS of {offer.name} does not suit {name}: {why.rstrip(' ;')}{cure}"
-            )
+        elif compatibility == QoSCompatibility.ERROR:
+            fix = "" if topic.is_reliable else " (--reliable makes images reliable)"
+            yield f"the QoS of {topic.name} does not suit {name}: {why.rstrip(' ;')}{fix}"
         else:
-            return None
-    return reasons
+            yield ""
 
 
-def offered_qos(recorded: Sequence[Any], *, lossless: bool = False) -> QoSProfile:
-    """One profile that serves every subscriber that one of the recorded ones served.
+def publisher_qos(recorded: Sequence[Any], *, lossless: bool = False) -> QoSProfile:
+    """Build one QoS profile that serves every subscriber that a recorded publisher served.
 
-    Of several publishers' profiles, each policy is the one that promises most: reliable, transient
-    local, the shortest deadline, the longest lifespan, the deepest history. What is not known is
-    reliable, volatile, keep last 10, which serves most.
+    Where several publishers were recorded, each policy is the one that promises most: reliable,
+    transient local, the shortest deadline, the longest lifespan, the deepest history. Unknown
+    policies become reliable, volatile, keep last 10, which serves most subscribers.
 
     Args:
         recorded: A `rosbags.interfaces.Qos` of each publisher; may be empty.
-        lossless: Whether every message has to arrive, whatever was recorded: reliable, kept until
-            it has, however long that takes.
+        lossless: Whether no message may be lost: reliable, kept until it is acknowledged.
     """
     profile = QoSProfile(depth=_DEPTH, liveliness=LivelinessPolicy.AUTOMATIC)
 
@@ -133,11 +138,11 @@ def offered_qos(recorded: Sequence[Any], *, lossless: bool = False) -> QoSProfil
         profile.history = HistoryPolicy.KEEP_ALL
     depths = [qos.depth for qos in recorded if qos.history.name == "KEEP_LAST"]
     profile.depth = max(depths, default=0) or _DEPTH
-    # Said outright, since `qos_check_compatible` takes "not said" for less than forever.
-    profile.deadline = Duration(nanoseconds=min(nanoseconds("deadline"), default=_FOREVER))
-    profile.lifespan = Duration(nanoseconds=max(nanoseconds("lifespan"), default=_FOREVER))
+    # Always set: `qos_check_compatible` takes an unset deadline for a shorter one than forever.
+    profile.deadline = Duration(nanoseconds=min(nanoseconds("deadline"), default=_FOREVER_NS))
+    profile.lifespan = Duration(nanoseconds=max(nanoseconds("lifespan"), default=_FOREVER_NS))
     profile.liveliness_lease_duration = Duration(
-        nanoseconds=min(nanoseconds("liveliness_lease_duration"), default=_FOREVER)
+        nanoseconds=min(nanoseconds("liveliness_lease_duration"), default=_FOREVER_NS)
     )
     profile.avoid_ros_namespace_conventions = any(
         qos.avoid_ros_namespace_conventions for qos in recorded
@@ -145,10 +150,10 @@ def offered_qos(recorded: Sequence[Any], *, lossless: bool = False) -> QoSProfil
     if lossless:
         profile.reliability = ReliabilityPolicy.RELIABLE
         profile.history = HistoryPolicy.KEEP_ALL
-        profile.lifespan = Duration(nanoseconds=_FOREVER)
+        profile.lifespan = Duration(nanoseconds=_FOREVER_NS)
     return profile
 
 
 def _nanoseconds(time: Any) -> int:
     nanoseconds: int = time.sec * 1_000_000_000 + time.nsec
-    return nanoseconds if 0 < nanoseconds < _FOREVER else _FOREVER
+    return nanoseconds if 0 < nanoseconds < _FOREVER_NS else _FOREVER_NS

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
-import signal
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rclpy.qos import HistoryPolicy
 
+from efv2_ros.client.process import end_process
 from efv2_ros.client.spinner import Spinner
-from efv2_ros.play.player import Gate, PlayError
-from efv2_ros.play.qos import Offer
+from efv2_ros.play.options import PlayError
+from efv2_ros.play.player import ACKNOWLEDGE_TIMEOUT_S, Gate
+from efv2_ros.play.qos import PublishedTopic
 
-_DISCOVERY = 2.0
-"""Seconds between its publishers and the first message: it does not wait for subscribers."""
+_DISCOVERY_S = 2.0
+"""Delay before its first message: it does not wait for subscribers."""
 
-_ACKNOWLEDGEMENT = 5_000
-"""Milliseconds that subscribers have, at the end, to say that everything came."""
-
-_PATIENCE = 10.0
-"""Seconds after Ctrl-C before it is killed."""
+_END_TIMEOUT_S = 0.5
+"""For it to end before it is killed."""
 
 _STORAGES = {".mcap": "mcap", ".db3": "sqlite3"}
 
@@ -36,31 +35,36 @@ class Ros2Bag:
     Args:
         spinner: The node whose messages are handled meanwhile.
         bag: The bag.
-        offers: What to play.
-        rate: Seconds of the bag in a second.
-        clock_rate: How often in a second `/clock` is published; 0 for never.
+        topics: What to play.
+        rate: Playback speed; 2 is twice real time.
+        clock_rate_hz: How often `/clock` is published; 0 for never.
 
     Attributes:
-        offers: As given.
-        sent: As many messages as the bag has, by topic, once it was played to its end.
-        behind: Not known, and so 0.
+        topics: As given.
+        sent: Messages of the bag by topic, once it has been played to its end.
+        max_lateness_s: Not known, and so 0.
     """
 
     def __init__(
-        self, spinner: Spinner, bag: Path, offers: Sequence[Offer], rate: float, clock_rate: float
+        self,
+        spinner: Spinner,
+        bag: Path,
+        topics: Sequence[PublishedTopic],
+        rate: float,
+        clock_rate_hz: float,
     ) -> None:
-        self.offers = offers
+        self.topics = topics
         self.sent: Counter[str] = Counter()
-        self.behind = 0.0
+        self.max_lateness_s = 0.0
         self._spinner, self._bag = spinner, bag
-        self._rate, self._clock_rate = rate, clock_rate
+        self._rate, self._clock_rate_hz = rate, clock_rate_hz
 
-    def is_connected(self, offer: Offer) -> bool:
-        """Cannot be known before it runs."""
+    def is_connected(self, topic: PublishedTopic) -> bool:
+        """Always true: it cannot be known before it runs."""
         return True
 
-    def play(self, gate: Gate | None, progress: Callable[[int], None]) -> None:
-        """Run it to its end; neither gate nor progress are asked or told.
+    def play(self, gate: Gate | None) -> None:
+        """Run it to its end; it knows no gate.
 
         Raises:
             PlayError: It cannot be run, or fails.
@@ -73,57 +77,43 @@ class Ros2Bag:
             overrides.write(self.qos_overrides())
             overrides.flush()
             self._run(self.command(overrides.name))
-        self.sent.update({offer.topic.name: offer.topic.count for offer in self.offers})
+        self.sent.update({topic.recorded.name: topic.recorded.count for topic in self.topics})
 
     def command(self, overrides: str) -> list[str]:
-        """The command line, of options that Humble knows.
+        """The command line, with options that Humble knows.
 
         Args:
             overrides: The file with `qos_overrides`.
         """
         line = ["ros2", "bag", "play", str(self._bag), "--disable-keyboard-controls"]
         if not self._bag.is_dir() and self._bag.suffix in _STORAGES:
-            line += ["--storage", _STORAGES[self._bag.suffix]]  # of a folder, its metadata say it
-        line += ["--rate", f"{self._rate:g}", "--delay", f"{_DISCOVERY:g}"]
-        line += ["--wait-for-all-acked", str(_ACKNOWLEDGEMENT)]
+            line += ["--storage", _STORAGES[self._bag.suffix]]  # a folder's metadata say it
+        line += ["--rate", f"{self._rate:g}", "--delay", f"{_DISCOVERY_S:g}"]
+        line += ["--wait-for-all-acked", f"{ACKNOWLEDGE_TIMEOUT_S * 1e3:.0f}"]  # milliseconds
         line += ["--qos-profile-overrides-path", overrides]
-        if self._clock_rate:
-            line += ["--clock", f"{self._clock_rate:g}"]
-        line += ["--topics", *(offer.topic.name for offer in self.offers)]
+        if self._clock_rate_hz:
+            line += ["--clock", f"{self._clock_rate_hz:g}"]
+        line += ["--topics", *(topic.recorded.name for topic in self.topics)]
         renamed = [
-            f"{each.topic.name}:={each.name}"
-            for each in self.offers
-            if each.topic.name != each.name
+            f"{each.recorded.name}:={each.name}"
+            for each in self.topics
+            if each.recorded.name != each.name
         ]
         return [*line, "--remap", *renamed] if renamed else line
 
     def qos_overrides(self) -> str:
-        """The QoS of all topics, since its own choice among several publishers' is another.
-
-        JSON, which is YAML.
-        """
-        return json.dumps({offer.topic.name: _described(offer.qos) for offer in self.offers})
+        """The QoS of all topics as JSON, which is YAML: it would choose another by itself."""
+        return json.dumps({topic.recorded.name: _described(topic.qos) for topic in self.topics})
 
     def _run(self, line: Sequence[str]) -> None:
-        process = subprocess.Popen(line, stdin=subprocess.DEVNULL)
+        # In a session of its own: Ctrl-C is for this process, which ends the other.
+        process = subprocess.Popen(line, stdin=subprocess.DEVNULL, start_new_session=True)
         try:
-            while not self._spinner.until(lambda: process.poll() is not None, 1.0):
-                pass
+            self._spinner.spin_until(lambda: process.poll() is not None, math.inf)
         finally:
-            _end(process)
+            end_process(process, _END_TIMEOUT_S)
         if process.returncode:
             raise PlayError(f"ros2 bag play ended with status {process.returncode}")
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is not None:
-        return
-    process.send_signal(signal.SIGINT)
-    try:
-        process.wait(_PATIENCE)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 def _described(qos: Any) -> Mapping[str, Any]:

@@ -1,341 +1,312 @@
-"""One replay against a running node: waiting for it, playing, waiting for its last result."""
+"""Playing a bag to running nodes and recording what a classifier makes of it."""
 
 from __future__ import annotations
 
-import signal
 import time
-from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from types import TracebackType
 
-from efv2_ros.bags.bag import Bag
+import rclpy
+from rclpy.parameter import Parameter
+
+from efv2_ros.bags.bag import Bag, Topic
 from efv2_ros.bags.writer import BagWriter
-from efv2_ros.client.remote import view_of
+from efv2_ros.client.requests import request_view_options
+from efv2_ros.client.ros import ros_context
 from efv2_ros.client.spinner import Spinner
+from efv2_ros.client.status import Counts
 from efv2_ros.messages.typestore import BagError
-from efv2_ros.play.in_flight import InFlight
-from efv2_ros.play.player import CLOCK, Gate, PlayError
-from efv2_ros.play.qos import Offer, misfits
-from efv2_ros.play.recorder import Counts, Recorder
-from efv2_ros.replay.results import NODE
-
-Progress = Callable[[int], None]
-"""Told how much is done."""
-
-Bar = Callable[[int], Progress]
-"""Given how much there is, of messages or of results, returns what is told how much is done."""
+from efv2_ros.node.transports import TransportError, message_type
+from efv2_ros.play.in_flight import InFlight, ResultGate
+from efv2_ros.play.options import Played, PlayError, PlayOptions, PlayProgress
+from efv2_ros.play.player import CLOCK, BagPlayer, Player
+from efv2_ros.play.qos import PublishedTopic, published_topics
+from efv2_ros.play.read_ahead import ReadAhead
+from efv2_ros.play.readiness import Readiness
+from efv2_ros.play.recorder import DIAGNOSTICS_TOPIC, Recorder
+from efv2_ros.play.ros2_bag import Ros2Bag
 
 
-@dataclass(frozen=True, slots=True)
-class PlayOptions:
-    """How a bag is played.
+def play(
+    bag: Bag,
+    options: PlayOptions,
+    *,
+    on_notice: Callable[[str], None] = lambda text: None,
+    on_progress: PlayProgress = lambda done, total: None,
+    should_stop: Callable[[], bool] | None = None,
+) -> Played:
+    """Play a bag to running nodes, and with a classifier follow it to the last result.
 
-    Attributes:
-        topics: What to play; empty for everything.
-        rate: Seconds of the bag in a second; `math.inf` for as fast as it goes.
-        clock_rate: How often in a second `/clock` is published; 0 for never.
-        renamed: New names of topics.
-        lossless: Whether every image has to arrive, whatever QoS was recorded.
-        wait: Whether to wait until somebody subscribes to images.
-        start_timeout: Seconds to wait for that, and for the classifier.
-        in_flight: Images that may be without a result at once; 0 does not wait for results.
-        classifier: Full name of the classifier.
-        result_timeout: Seconds without any answer of the classifier after which it is given up.
-        results: Where to write what the classifier says, as a bag.
-        player: What plays: this package, or `ros2 bag play`.
+    Args:
+        bag: The bag.
+        options: How to play it.
+        on_notice: Called with a sentence about what is left out or goes wrong.
+        on_progress: See `PlayProgress`.
+        should_stop: Polled; ends the playing with the results so far. See `stop_signals`.
+
+    Raises:
+        BagError: The bag has no such topics, or the results cannot be written.
+        PlayError: It could not start: nobody subscribes, or the classifier is not ready.
+        RosError: ROS does not start.
+        KeyboardInterrupt: `should_stop` returned true before anything was played.
     """
-
-    topics: Sequence[str] = ()
-    rate: float = 1.0
-    clock_rate: float = 0.0
-    renamed: Mapping[str, str] = field(default_factory=dict)
-    lossless: bool = False
-    wait: bool = True
-    start_timeout: float = 60.0
-    in_flight: int = 0
-    classifier: str = NODE
-    result_timeout: float = 10.0
-    results: Path | None = None
-    player: Literal["efv2", "ros2"] = "efv2"
-
-    @property
-    def listens(self) -> bool:
-        """Whether a classifier must be there."""
-        return bool(self.results or self.in_flight or self.player == "ros2")
-
-
-@dataclass(slots=True)
-class Played:
-    """What came of it.
-
-    Attributes:
-        messages: Messages that were published.
-        images: Images among them; with a classifier, those on topics that it takes.
-        seconds: How long that took.
-        behind: The most seconds by which a message was late.
-        counts: What the classifier made of the images; None without one.
-        problems: What went wrong, a sentence each.
-        interrupted: Whether Ctrl-C ended it.
-    """
-
-    messages: int = 0
-    images: int = 0
-    seconds: float = 0.0
-    behind: float = 0.0
-    counts: Counts | None = None
-    problems: list[str] = field(default_factory=list)
-    interrupted: bool = False
-
-
-class Source(Protocol):
-    """What plays a bag: `Player` or `Ros2Bag`."""
-
-    offers: Sequence[Offer]
-    sent: Counter[str]
-
-    @property
-    def behind(self) -> float:
-        """The most seconds by which a message was late."""
-
-    def is_connected(self, offer: Offer) -> bool:
-        """Whether somebody takes what is published."""
-
-    def play(self, gate: Gate | None, progress: Progress) -> None:
-        """Play it to its end."""
-
-
-class ResultGate:
-    """Lets an image go when enough of those before it are answered; see `Gate`."""
-
-    def __init__(
-        self, spinner: Spinner, recorder: Recorder, topics: Sequence[str], options: PlayOptions
-    ) -> None:
-        self.topics: Collection[str] = topics
-        self._spinner, self._recorder = spinner, recorder
-        self._timeout = options.result_timeout
-        self._flow = InFlight(options.in_flight)
-        recorder.on_result = self._flow.result
-        recorder.on_report = self._on_report
-
-    def admit(self) -> None:
-        """See `Gate.admit`."""
-        while not self._flow.has_room:
-            if not self._advances(self._flow.answered):
-                raise PlayError(self._silence())
-
-    def sent(self, stamp: int | None) -> None:
-        """See `Gate.sent`."""
-        self._flow.sent(stamp)
-
-    def _advances(self, before: int) -> bool:
-        """Whether more than `before` are answered in time."""
-        return self._spinner.until(lambda: self._flow.answered > before, self._timeout)
-
-    def _on_report(self) -> None:
-        counts = self._recorder.counts
-        self._flow.counted(counts.classified + counts.dropped)
-
-    def _silence(self) -> str:
-        stamp = self._flow.oldest
-        image = "an image whose stamp cannot be read"
-        if stamp is not None:
-            image = f"the image stamped {stamp // 10**9}.{stamp % 10**9:09d}"
-        return (
-            f"{self._recorder.classifier} gave no result for {image} in {self._timeout:g} s, nor "
-            "did it report another dropped image"
-        )
+    with Session(bag, options, on_notice, on_progress, should_stop) as session:
+        session.wait_for_subscribers()
+        session.start_recording()
+        with session.noting_problems():
+            session.play()
+            session.wait_for_results()
+    return session.result()
 
 
 class Session:
-    """A bag from the first subscriber to the last result.
+    """One replay, from the first publisher to the last result; a context manager.
 
-    Args:
-        spinner: The node.
-        source: What plays the bag.
-        options: See `PlayOptions`.
+    See `play` for the arguments, and for the order in which the methods are called.
     """
 
-    def __init__(self, spinner: Spinner, source: Source, options: PlayOptions) -> None:
-        self._spinner, self._source, self._options = spinner, source, options
-        self._recorder: Recorder | None = None
-        if options.listens:
-            self._recorder = Recorder(spinner.node, options.classifier)
-        self._images = [offer for offer in source.offers if offer.is_image]
+    def __init__(
+        self,
+        bag: Bag,
+        options: PlayOptions,
+        on_notice: Callable[[str], None],
+        on_progress: PlayProgress,
+        should_stop: Callable[[], bool] | None,
+    ) -> None:
+        self._bag, self._options, self._on_progress = bag, options, on_progress
+        self._in_flight = InFlight(options.in_flight)
+        self._images: Sequence[PublishedTopic] = ()
+        self._total: int | None = None
+        self._duration_s = 0.0
+        self._problems: list[str] = []
+        self._interrupted = False
+        chosen = _chosen(bag, options, on_notice)
+        topics = published_topics(chosen, options.renamed, lossless=options.lossless)
+        with ExitStack() as stack:
+            context = stack.enter_context(ros_context())
+            simulated_time = Parameter("use_sim_time", value=options.clock_rate_hz > 0)
+            node = rclpy.create_node(
+                "efv2_play", context=context, parameter_overrides=[simulated_time]
+            )
+            self._spinner = stack.enter_context(Spinner(node, should_stop))
+            self._player = self._create_player(topics, stack)
+            self._recorder: Recorder | None = None
+            if options.needs_classifier:
+                self._recorder = Recorder(
+                    node,
+                    options.classifier,
+                    on_result=self._on_result,
+                    on_report=self._on_report,
+                    on_notice=on_notice,
+                )
+            self._resources = stack.pop_all()
 
-    def await_subscribers(self) -> None:
-        """Wait until the images go somewhere, and what comes back is heard.
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._resources.close()
+
+    def wait_for_subscribers(self) -> None:
+        """Wait until somebody receives the images; see `Readiness`.
 
         Raises:
             PlayError: It takes too long.
         """
-        recorder, timeout = self._recorder, self._options.start_timeout
-        if recorder is not None:
-            if not self._images:
-                raise PlayError("there are no images for the classifier in what is played")
-            self._spinner.until(
-                lambda: self._is_ready(recorder) or self._is_hopeless(recorder), timeout
-            )
-            if not self._is_ready(recorder):
-                raise PlayError(self._missing(recorder))
-            self._images = self._taken()
-            return
-        must_wait = self._options.wait and bool(self._images)
-        if must_wait and not self._spinner.until(lambda: bool(self._taken()), timeout):
-            raise PlayError(f"nobody takes the images: {self._hindrances()}")
+        readiness = Readiness(self._spinner, self._player, self._recorder, self._options)
+        self._images = readiness.wait()
 
-    def begin_recording(self, bag: Bag, stack: ExitStack) -> None:
-        """Count what comes from now on, and write it until `stack` is closed."""
-        recorder = self._recorder
-        if recorder is None:
+    def start_recording(self) -> None:
+        """Count results from now on, and record them until the session ends.
+
+        Raises:
+            BagError: The bag of results cannot be written.
+        """
+        if self._recorder is None:
             return
         writer = None
         if self._options.results is not None:
-            writer = stack.enter_context(BagWriter(self._options.results))
-            topic = self._images[0].topic
+            view = request_view_options(self._spinner, self._options.classifier)
+            writer = self._resources.enter_context(BagWriter(self._options.results))
+            recorded = self._images[0].recorded
             writer.describe(
                 {
-                    "bag": str(bag.path),
-                    "topic": topic.name,
-                    "type": topic.type_name,
-                    "model": recorder.model,
-                    "runtime": recorder.runtime,
-                    "view": view_of(self._spinner, recorder.classifier),
+                    "bag": str(self._bag.path),
+                    "topic": recorded.name,
+                    "type": recorded.type_name,
+                    "model": self._recorder.model,
+                    "runtime": self._recorder.status.runtime,
+                    "view": view,
                 }
             )
-        recorder.begin(writer)
-        stack.callback(recorder.end)
+        self._resources.enter_context(self._recorder.recording(writer))
 
-    def run(self, bar: Bar) -> Played:
-        """Play, and wait for the last result."""
-        played, recorder, source = Played(), self._recorder, self._source
-        began = time.monotonic()
+    @contextmanager
+    def noting_problems(self) -> Iterator[None]:
+        """Let an interruption or a failure end the block, and become part of the result."""
         try:
-            try:
-                self._play(bar)
-            finally:
-                played.seconds = time.monotonic() - began
-            if recorder is not None:
-                self._drain(recorder)
+            yield
         except KeyboardInterrupt:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, signal.SIG_IGN)  # the bag must be closed
-            played.interrupted = True
-            played.problems.append("interrupted: the results are those until then")
+            self._interrupted = True
+            self._problems.append("interrupted: the results are those until then")
         except (PlayError, BagError) as error:
-            played.problems.append(str(error))
-        played.messages, played.behind = source.sent.total(), source.behind
-        played.images = self._sent
-        played.counts = recorder.counts if recorder is not None else None
-        return played
+            self._problems.append(str(error))
 
-    @property
-    def _sent(self) -> int:
-        """Images that were sent on topics that are taken."""
-        return sum(self._source.sent[offer.topic.name] for offer in self._images)
-
-    def _misfits(self, offer: Offer) -> list[str] | None:
-        subscriber = self._options.classifier if self._recorder is not None else ""
-        return misfits(self._spinner.node, offer, subscriber)
-
-    def _taken(self) -> list[Offer]:
-        """Offers of images that are taken by whom they are for."""
-        return [
-            offer
-            for offer in self._images
-            if self._source.is_connected(offer) and self._misfits(offer) is None
-        ]
-
-    def _hindrances(self) -> str:
-        return "; ".join(
-            reason
-            for offer in self._images
-            for reason in self._misfits(offer) or [f"no subscription to {offer.name}"]
-        )
-
-    def _is_hopeless(self, recorder: Recorder) -> bool:
-        """Whether there is nothing to wait for: another classifier would have to be started."""
-        return bool(recorder.problem or (recorder.model and all(map(self._misfits, self._images))))
-
-    def _is_ready(self, recorder: Recorder) -> bool:
-        return bool(
-            recorder.model
-            and recorder.has_reported
-            and self._time_is_known(recorder)
-            and self._taken()
-        )
-
-    def _time_is_known(self, recorder: Recorder) -> bool:
-        """Whether the classifier hears the time, if this process tells it by now."""
-        tells = self._options.clock_rate > 0 and self._options.player == "efv2"
-        return recorder.knows_time or not tells
-
-    def _missing(self, recorder: Recorder) -> str:
-        """What is missing for a start."""
-        name, waited = recorder.classifier, f"{self._options.start_timeout:g} s"
-        if recorder.problem:
-            return f"{name} cannot classify: {recorder.problem}"
-        if not (recorder.model or recorder.has_reported):
-            return f"there is no classifier {name}: nothing was heard of it for {waited}"
-        if not recorder.model:
-            return f"{name} is {recorder.state} after {waited}"
-        if not self._taken():
-            takes = ", ".join(recorder.takes()) or "no images"
-            return (
-                f"{name} does not take the images: {self._hindrances()}; it takes {takes}, and "
-                "--remap gives a topic another name"
-            )
-        if not recorder.has_reported:
-            return f"{name} published no diagnostics for {waited}"
-        return f"{name} did not hear {CLOCK} for {waited}"
-
-    def _play(self, bar: Bar) -> None:
-        recorder, options = self._recorder, self._options
-        if recorder is None or options.player == "efv2":
-            gate = None
-            if recorder is not None and options.in_flight:
-                names = [offer.topic.name for offer in self._images]
-                gate = ResultGate(self._spinner, recorder, names, options)
-            total = sum(offer.topic.count for offer in self._source.offers)
-            self._source.play(gate, bar(total))
-        else:
-            progress = bar(sum(offer.topic.count for offer in self._images))
-            recorder.on_result = lambda stamp: progress(recorder.results)
-            self._source.play(None, progress)
-
-    def _drain(self, recorder: Recorder) -> None:
-        """Wait for what is still to come.
+    def play(self) -> None:
+        """Play the bag to its end.
 
         Raises:
-            PlayError: Not all of it comes.
+            PlayError: The classifier does not answer, or the player fails.
+            BagError: The bag cannot be read on, or the results cannot be written.
         """
-        recorder.await_rest()
+        counted = self._player.topics if self._options.player == "efv2" else self._images
+        self._total = sum(topic.recorded.count for topic in counted)
+        self._on_progress(0, self._total)
+        start = time.monotonic()
+        try:
+            self._player.play(self._gate())
+        finally:
+            self._duration_s = time.monotonic() - start
+
+    def wait_for_results(self) -> None:
+        """Wait for the results that are still to come.
+
+        Raises:
+            PlayError: Not all of them come.
+            BagError: The results cannot be written.
+        """
+        recorder = self._recorder
+        if recorder is None:
+            return
+        recorder.reset_settled()
         while not self._is_done(recorder):
             if not self._advances(recorder):
-                raise PlayError(self._rest(recorder))
+                raise PlayError(self._missing_results(recorder))
+
+    def result(self) -> Played:
+        """What came of it."""
+        return Played(
+            messages=self._player.sent.total(),
+            images=self._images_sent,
+            duration_s=self._duration_s,
+            max_lateness_s=self._player.max_lateness_s,
+            counts=self._recorder.counts if self._recorder is not None else None,
+            problems=(*self._problems, *self._bag.problems),
+            interrupted=self._interrupted,
+        )
+
+    def _create_player(self, topics: Sequence[PublishedTopic], stack: ExitStack) -> BagPlayer:
+        options = self._options
+        if options.player == "ros2":
+            return Ros2Bag(
+                self._spinner, self._bag.path, topics, options.rate, options.clock_rate_hz
+            )
+        names = {topic.recorded.name for topic in topics}
+        messages = stack.enter_context(
+            ReadAhead(lambda should_stop: self._bag.messages(names, should_stop))
+        )
+        return Player(
+            self._spinner,
+            topics,
+            messages,
+            options.rate,
+            options.clock_rate_hz,
+            on_sent=self._report_progress,
+        )
+
+    def _gate(self) -> ResultGate | None:
+        options = self._options
+        if not options.in_flight:
+            return None
+        return ResultGate(
+            self._spinner,
+            self._in_flight,
+            [topic.recorded.name for topic in self._images],
+            classifier=options.classifier,
+            timeout_s=options.result_timeout_s,
+        )
+
+    def _on_result(self, stamp_ns: int) -> None:
+        self._in_flight.result(stamp_ns)
+        if self._recorder is not None and self._options.player == "ros2":
+            self._report_progress(self._recorder.results)
+
+    def _on_report(self, counts: Counts) -> None:
+        self._in_flight.counted(counts.classified + counts.dropped)
+
+    def _report_progress(self, done: int) -> None:
+        if self._total is not None:
+            self._on_progress(done, self._total)
+
+    @property
+    def _images_sent(self) -> int:
+        """Images that were published on topics that are received."""
+        return sum(self._player.sent[topic.recorded.name] for topic in self._images)
 
     def _is_done(self, recorder: Recorder) -> bool:
-        arrived = recorder.counts.received >= self._sent
-        # What was not sent reliably may never arrive.
-        lossy = not all(offer.is_reliable for offer in self._images)
+        arrived = recorder.counts.received >= self._images_sent
+        # An image that was not sent reliably may never arrive.
+        lossy = not all(topic.is_reliable for topic in self._images)
         return recorder.has_all and (arrived or (lossy and recorder.settled))
 
     def _advances(self, recorder: Recorder) -> bool:
-        """Whether anything comes in time."""
-        before = recorder.total
-        return self._spinner.until(
-            lambda: self._is_done(recorder) or recorder.total != before,
-            self._options.result_timeout,
+        """Whether the classifier says anything new in time."""
+        before = recorder.progress
+        return self._spinner.spin_until(
+            lambda: self._is_done(recorder) or recorder.progress != before,
+            self._options.result_timeout_s,
         )
 
-    def _rest(self, recorder: Recorder) -> str:
-        counts, name = recorder.counts, recorder.classifier
+    def _missing_results(self, recorder: Recorder) -> str:
+        counts, name, sent = recorder.counts, recorder.classifier, self._images_sent
         if recorder.has_all:
-            return f"{self._sent - counts.received} of {self._sent} images did not reach {name}"
+            return f"{sent - counts.received} of {sent} images did not reach {name}"
         return (
-            f"{name} says nothing new for {self._options.result_timeout:g} s: of {self._sent} "
+            f"{name} says nothing new for {self._options.result_timeout_s:g} s: of {sent} "
             f"images it received {counts.received}, classified {counts.classified} and dropped "
             f"{counts.dropped}; {recorder.results} results came"
         )
+
+
+def _chosen(bag: Bag, options: PlayOptions, on_notice: Callable[[str], None]) -> list[Topic]:
+    """The topics to play, without those that cannot or must not be published."""
+    for name in (*options.topics, *options.renamed):
+        if name not in bag.topics:
+            raise BagError(f"{bag.path} has no topic {name}; it has {', '.join(bag.topics)}")
+    chosen, replaced, unknown = [], [], []
+    for topic in (bag.topics[name] for name in options.topics or bag.topics):
+        if _has_other_publisher(topic.name, options):
+            replaced.append(topic.name)
+        elif options.player == "efv2" and not _is_installed(topic):
+            unknown.append(f"{topic.name} ({topic.type_name})")
+        else:
+            chosen.append(topic)
+    if replaced:
+        on_notice(f"left out, since it is published anew: {', '.join(replaced)}")
+    if unknown:
+        on_notice(f"left out, since its message type is not installed: {', '.join(unknown)}")
+    if not chosen:
+        raise PlayError(f"nothing is left to play of {bag.path}")
+    return chosen
+
+
+def _has_other_publisher(name: str, options: PlayOptions) -> bool:
+    """Whether the classifier publishes this topic during the replay, or the player's clock."""
+    is_classifiers = name == DIAGNOSTICS_TOPIC or name.startswith(f"{options.classifier}/")
+    return (options.needs_classifier and is_classifiers) or (
+        options.clock_rate_hz > 0 and name == CLOCK
+    )
+
+
+def _is_installed(topic: Topic) -> bool:
+    try:
+        message_type(topic.type_name)
+    except TransportError:
+        return False
+    return True

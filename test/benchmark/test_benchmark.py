@@ -14,7 +14,7 @@ from tiny_models import mean_colour
 from efv2_ros.benchmark import baseline, plots, synthetic
 from efv2_ros.benchmark.frames import picture
 from efv2_ros.benchmark.interleave import interleaved
-from efv2_ros.benchmark.parts import PARTS, Plan, run
+from efv2_ros.benchmark.parts import PARTS, BenchOptions, run
 from efv2_ros.benchmark.report import Column, Distribution, Part, Report, Table
 from efv2_ros.errors import Efv2Error
 from efv2_ros.runtimes.base import ImageInput, RunOptions
@@ -465,11 +465,11 @@ def test_the_synthetic_runtime_is_unknown_to_everybody_else(bench):
 def test_a_part_that_fails_is_told_in_its_first_line(monkeypatch):
     said = []
 
-    def fail(plan):
+    def fail(options):
         raise Efv2Error("the node did not start\nits last words")
 
     monkeypatch.setattr("efv2_ros.benchmark.postprocess.run", fail)
-    report = run(Plan(say=said.append), ["postprocess", "postprocess"])
+    report = run(BenchOptions(on_notice=said.append), ["postprocess", "postprocess"])
     assert report.parts["postprocess"].problem == "the node did not start"
     assert "its last words" in said[-1]
     assert "postprocess" in PARTS

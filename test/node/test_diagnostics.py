@@ -6,7 +6,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.qos import HistoryPolicy, ReliabilityPolicy
 
 from efv2_ros.classify.classifier import Classified
-from efv2_ros.client.listener import values
+from efv2_ros.client.status import values
 from efv2_ros.node.diagnostics import Statistics, StreamStatus, durations
 from efv2_ros.node.parameters import Settings
 from efv2_ros.node.subscription import image_qos

@@ -261,29 +261,24 @@ def ears(ros):
 
 
 def test_images_are_let_through_by_results_and_by_reports(ears):
-    from types import SimpleNamespace
+    from efv2_ros.play.in_flight import InFlight, ResultGate
+    from efv2_ros.play.options import PlayError
 
-    from efv2_ros.play.player import PlayError
-    from efv2_ros.play.recorder import Counts
-    from efv2_ros.play.session import PlayOptions, ResultGate
-
-    recorder = SimpleNamespace(classifier="/eye", counts=Counts())
-    options = PlayOptions(in_flight=1, result_timeout=0.0)
-    gate = ResultGate(ears.spinner, recorder, ["/lens/image"], options)
-    gate.admit()
+    in_flight = InFlight(1)
+    gate = ResultGate(ears.spinner, in_flight, ["/lens/image"], classifier="/eye", timeout_s=0.0)
+    gate.wait()
     gate.sent(2_000_000_005)
     with pytest.raises(
         PlayError, match=r"^/eye gave no result for the image stamped 2.000000005 "
     ):
-        gate.admit()
-    recorder.on_result(2_000_000_005)
-    gate.admit()
+        gate.wait()
+    in_flight.result(2_000_000_005)
+    gate.wait()
     gate.sent(None)
     with pytest.raises(PlayError, match="no result for an image whose stamp cannot be read in 0"):
-        gate.admit()
-    recorder.counts = Counts(2, 1, {"message": 1})
-    recorder.on_report()
-    gate.admit()
+        gate.wait()
+    in_flight.counted(2)
+    gate.wait()
 
 
 class SlowGate:
@@ -294,7 +289,7 @@ class SlowGate:
         self.stamps = []
         self._clock = clock
 
-    def admit(self):
+    def wait(self):
         self._clock.now += 100.0
 
     def sent(self, stamp):
@@ -303,7 +298,7 @@ class SlowGate:
 
 def test_time_stands_still_while_an_image_is_held_back(ears, tmp_path, monkeypatch):
     from efv2_ros.play import player
-    from efv2_ros.play.qos import offered_topics
+    from efv2_ros.play.qos import published_topics
     from efv2_ros.play.read_ahead import ReadAhead
 
     class PlayersClock:
@@ -326,15 +321,18 @@ def test_time_stands_still_while_an_image_is_held_back(ears, tmp_path, monkeypat
     )
     monkeypatch.setattr(player, "time", clock)
     progress = []
-    with Bag(tmp_path / "bag") as bag, ReadAhead(bag.messages(bag.topics)) as ahead:
-        offers = offered_topics(list(bag.topics.values()), {})
-        playing = player.Player(ears.spinner, offers, ahead, 1.0, 0.0)
-        playing.play(gate, progress.append)
+    with (
+        Bag(tmp_path / "bag") as bag,
+        ReadAhead(lambda should_stop: bag.messages(bag.topics, should_stop)) as ahead,
+    ):
+        topics = published_topics(list(bag.topics.values()), {})
+        playing = player.Player(ears.spinner, topics, ahead, 1.0, 0.0, on_sent=progress.append)
+        playing.play(gate)
     assert progress == [1, 2, 3, 4, 5]
     assert playing.sent == {"/lens/image": 3, "/words": 1, "/lens/more": 1}
     assert gate.stamps == [*stamps(2), None]
     assert clock.now > 300
-    assert playing.behind < 10
+    assert playing.max_lateness_s < 10
 
 
 def text(number):
@@ -366,20 +364,20 @@ def test_bytes_order_qos_and_time_are_as_recorded(ears, tmp_path):
     mapped = ears.listen("/map", "std_msgs/msg/String", **latched)
     with Play(tmp_path / "bag", "--rate", 4, "--clock", "--clock-rate", 500) as process:
         # Time stands at the first message until somebody takes the images.
-        assert ears.spinner.until(lambda: len(clocks) > 20, SOON)
+        assert ears.spinner.spin_until(lambda: len(clocks) > 20, SOON)
         assert len(set(clocks)) == 1
         assert not mapped
         images = ears.listen(
             "/lens/image", "sensor_msgs/msg/Image", reliability=ReliabilityPolicy.BEST_EFFORT
         )
-        assert ears.spinner.until(lambda: len(heard) == 1, SOON)
+        assert ears.spinner.spin_until(lambda: len(heard) == 1, SOON)
         offered = {
             topic: ears.node.get_publishers_info_by_topic(topic)[0].qos_profile
             for topic in ("/lens/image", "/words", "/map")
         }
-        assert ears.spinner.until(lambda: not process.running, SOON)
+        assert ears.spinner.spin_until(lambda: not process.running, SOON)
         status, out, error = process.end()
-    ears.spinner.until(lambda: len(images) == 20, SOON)
+    ears.spinner.spin_until(lambda: len(images) == 20, SOON)
     assert status == 0
     assert "41 messages" in out if not is_known else "42 messages" in out
     assert "left out, since it is published anew: /clock\n" in error
@@ -555,75 +553,62 @@ def test_a_classifier_whose_subscription_does_not_fit_is_not_waited_for(
     status, out, error = play(*arguments, "--results", tmp_path / "out")
     assert (status, out) == (1, "")
     assert f"Error: {name} does not take the images: the QoS of /lens/image does not suit" in error
-    cure = "(--reliable makes images reliable); it takes /lens/image, and --remap gives a topic"
-    assert cure in error
+    fix = "(--reliable makes images reliable); it takes /lens/image, and --remap gives a topic"
+    assert fix in error
     assert not (tmp_path / "out").exists()
 
 
 def test_why_a_subscriber_gets_nothing(ears, tmp_path):
     from rclpy.qos import ReliabilityPolicy
 
-    from efv2_ros.play.qos import misfits, offered_topics
+    from efv2_ros.play.qos import is_received, published_topics, qos_mismatches
 
     with Bag(make(tmp_path / "bag", [picture(0)], reliable=False)) as bag:
         topics = list(bag.topics.values())
 
-    def reasons(subscriber=""):
-        (offer,) = offered_topics(topics, {"/lens/image": name})
-        return misfits(ears.node, offer, subscriber)
+    def check(subscriber=""):
+        (topic,) = published_topics(topics, {"/lens/image": name})
+        received = is_received(ears.node, topic, subscriber)
+        return received, qos_mismatches(ears.node, topic, subscriber)
 
     def listen(type_name, **policies):
         ears.listen(name, type_name, **policies)
-        assert ears.spinner.until(lambda: ears.node.count_subscribers(name) > 0, SOON)
+        assert ears.spinner.spin_until(lambda: ears.node.count_subscribers(name) > 0, SOON)
 
     name = "/a"
-    assert reasons() == []
+    assert check() == (False, [])
     listen("sensor_msgs/msg/Image", reliability=ReliabilityPolicy.BEST_EFFORT)
-    assert reasons() is reasons("/ears") is None
-    assert reasons("/eyes") == []
+    assert check() == check("/ears") == (True, [])
+    assert check("/eyes") == (False, [])
     name = "/b"
     listen("sensor_msgs/msg/CompressedImage")
-    assert reasons() == [
-        "/ears takes /b as sensor_msgs/msg/CompressedImage, and the bag has sensor_msgs/msg/Image"
-    ]
+    assert check() == (
+        False,
+        ["/ears takes /b as sensor_msgs/msg/CompressedImage, and the bag has "
+         "sensor_msgs/msg/Image"],
+    )  # fmt: skip
     name = "/c"
     listen("sensor_msgs/msg/Image", reliability=ReliabilityPolicy.RELIABLE)
-    (reason,) = reasons()
+    received, (reason,) = check()
+    assert not received
     assert reason.startswith("the QoS of /c does not suit /ears: ERROR: Best effort publisher")
     assert reason.endswith(" (--reliable makes images reliable)")
     listen("sensor_msgs/msg/Image", reliability=ReliabilityPolicy.BEST_EFFORT)
-    assert ears.spinner.until(lambda: reasons() is None, SOON)
-
-
-class Images:
-    """A source of images, which need not be played here."""
-
-    def __init__(self, topics):
-        from efv2_ros.play.qos import offered_topics
-
-        self.offers = offered_topics(topics, {})
-
-    def is_connected(self, offer):
-        return False
+    assert ears.spinner.spin_until(lambda: check() == (True, [reason]), SOON)
 
 
 def test_what_is_missing_for_a_start_is_said(ears, tmp_path):
     from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
-    from efv2_ros.play.player import PlayError
-    from efv2_ros.play.session import PlayOptions, Session
-
-    with Bag(make(tmp_path / "bag", [picture(0)])) as bag:
-        source = Images(list(bag.topics.values()))
-    options = PlayOptions(classifier="/a/b", results=tmp_path / "out", start_timeout=0.0)
-    session = Session(ears.spinner, source, options)
+    from efv2_ros.play.options import PlayError, PlayOptions
+    from efv2_ros.play.session import Session
 
     def missing():
         with pytest.raises(PlayError) as raised:
-            session.await_subscribers()
+            session.wait_for_subscribers()
         return str(raised.value)
 
-    assert missing() == "there is no classifier /a/b: nothing was heard of it for 0 s"
+    options = PlayOptions(classifier="/a/b", results=tmp_path / "out", start_timeout_s=0.1)
     counts = [KeyValue(key=f"frames {each}", value="0") for each in ("received", "classified")]
     report = DiagnosticArray(
         status=[DiagnosticStatus(name="a/b: stream", message="inactive", values=counts)]
@@ -632,9 +617,14 @@ def test_what_is_missing_for_a_start_is_said(ears, tmp_path):
 
     def is_heard():
         reports.publish(report)
-        return missing() == "/a/b is inactive after 0 s"
+        return missing() == "/a/b is inactive after 0.1 s"
 
-    assert ears.spinner.until(is_heard, SOON)
+    with (
+        Bag(make(tmp_path / "bag", [picture(0)])) as bag,
+        Session(bag, options, print, print, None) as session,
+    ):
+        assert missing() == "there is no classifier /a/b: nothing was heard of it for 0.1 s"
+        assert ears.spinner.spin_until(is_heard, SOON)
 
 
 @pytest.mark.e2e

@@ -2,6 +2,7 @@
 
 import math
 import threading
+import time
 
 import pytest
 
@@ -11,6 +12,7 @@ from efv2_ros.play.read_ahead import ReadAhead
 from efv2_ros.play.schedule import Schedule
 
 SECOND = 10**9
+SOON = 60.0  # seconds: only reached when something is broken
 
 
 # Schedule
@@ -18,7 +20,7 @@ SECOND = 10**9
 
 def test_messages_are_due_by_their_distance_from_the_first():
     schedule = Schedule(rate=2.0)
-    schedule.start(100 * SECOND, now=7.0)
+    schedule.start(100 * SECOND, now_s=7.0)
     assert schedule.due(100 * SECOND) == 7.0
     assert schedule.due(103 * SECOND) == 8.5
     assert schedule.log_time(8.5) == 103 * SECOND
@@ -26,30 +28,30 @@ def test_messages_are_due_by_their_distance_from_the_first():
 
 def test_lateness_does_not_add_up():
     schedule = Schedule(rate=1.0)
-    schedule.start(0, now=0.0)
+    schedule.start(0, now_s=0.0)
     for number in range(1000):
-        schedule.sent(number * SECOND, now=number + 0.25)
-    assert schedule.behind == 0.25
+        schedule.sent(number * SECOND, now_s=number + 0.25)
+    assert schedule.max_lateness_s == 0.25
     assert schedule.due(1000 * SECOND) == 1000.0
 
 
 def test_what_is_held_up_makes_the_rest_later():
     schedule = Schedule(rate=1.0)
-    schedule.start(0, now=0.0)
+    schedule.start(0, now_s=0.0)
     schedule.hold(3.0)
     assert schedule.due(5 * SECOND) == 8.0
     assert schedule.log_time(8.0) == 5 * SECOND
-    schedule.sent(5 * SECOND, now=8.0)
-    assert schedule.behind == 0.0
+    schedule.sent(5 * SECOND, now_s=8.0)
+    assert schedule.max_lateness_s == 0.0
 
 
 def test_as_fast_as_it_goes_everything_is_due_and_time_does_not_run():
     schedule = Schedule(rate=math.inf)
-    schedule.start(5 * SECOND, now=1.0)
+    schedule.start(5 * SECOND, now_s=1.0)
     assert schedule.due(3600 * SECOND) == 1.0
     assert schedule.log_time(100.0) == 5 * SECOND
-    schedule.sent(6 * SECOND, now=100.0)
-    assert schedule.behind == 0.0
+    schedule.sent(6 * SECOND, now_s=100.0)
+    assert schedule.max_lateness_s == 0.0
 
 
 # Images in flight
@@ -174,8 +176,20 @@ class Reading:
             self.closed_by = threading.current_thread().name
 
 
+def wait_until_ready(ahead):
+    end = time.monotonic() + SOON
+    while not ahead.ready:
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+def read_ahead(reading, **options):
+    return ReadAhead(lambda should_stop: reading.messages(), **options)
+
+
 def test_messages_come_in_order_and_end():
-    with ReadAhead(Reading(500).messages()) as ahead:
+    with read_ahead(Reading(500)) as ahead:
+        wait_until_ready(ahead)
         assert ahead.first().log_time == 0
         taken = []
         while not ahead.ended:
@@ -189,19 +203,19 @@ def test_messages_come_in_order_and_end():
 
 def test_what_waits_is_bounded_and_large_messages_still_come():
     reading = Reading(100, size=1000)
-    with ReadAhead(reading.messages(), most_bytes=3500) as ahead:
+    with read_ahead(reading, max_bytes=3500) as ahead:
         for number in range(50):
             assert ahead.take(10.0).log_time == number
             # Taken ones, three that wait, one that is held.
             assert len(reading.read) <= number + 1 + 3 + 1
     assert reading.closed_by == "read-ahead"
     assert len(reading.read) < 100
-    with ReadAhead(Reading(3, size=1000).messages(), most_bytes=10) as ahead:
+    with read_ahead(Reading(3, size=1000), max_bytes=10) as ahead:
         assert [ahead.take(10.0).log_time for _ in range(3)] == [0, 1, 2]
 
 
 def test_an_error_comes_after_what_was_read_before_it():
-    with ReadAhead(Reading(2, error=OSError("gone")).messages()) as ahead:
+    with read_ahead(Reading(2, error=OSError("gone"))) as ahead:
         assert [ahead.take(10.0).log_time for _ in range(2)] == [0, 1]
         with pytest.raises(OSError, match="gone"):
             ahead.take(10.0)
@@ -236,9 +250,9 @@ def seconds(number):
 
 def offered(*profiles, **options):
     pytest.importorskip("rclpy")
-    from efv2_ros.play.qos import offered_qos
+    from efv2_ros.play.qos import publisher_qos
 
-    qos = offered_qos(profiles, **options)
+    qos = publisher_qos(profiles, **options)
     return {
         "history": qos.history.short_key, "depth": qos.depth,
         "reliability": qos.reliability.short_key, "durability": qos.durability.short_key,
@@ -304,19 +318,19 @@ def test_lossless_is_reliable_and_keeps_everything():
 def ros2_bag(path, **options):
     pytest.importorskip("rclpy")
     from efv2_ros.bags.bag import Topic
-    from efv2_ros.play.qos import offered_topics
+    from efv2_ros.play.qos import published_topics
     from efv2_ros.play.ros2_bag import Ros2Bag
 
     topics = [
         Topic("/image", "sensor_msgs/msg/Image", 9, (recorded(),)),
         Topic("/map", "std_msgs/msg/String", 1, (recorded(durability="transient_local"),)),
     ]
-    offers = offered_topics(topics, {"/image": "front"}, lossless=True)
-    return Ros2Bag(None, path, offers, **options)
+    published = published_topics(topics, {"/image": "front"}, lossless=True)
+    return Ros2Bag(None, path, published, **options)
 
 
 def test_ros2_bag_play_is_given_options_that_humble_knows(tmp_path):
-    bag = ros2_bag(tmp_path, rate=0.5, clock_rate=100.0)
+    bag = ros2_bag(tmp_path, rate=0.5, clock_rate_hz=100.0)
     assert bag.command("qos.yaml") == [
         "ros2", "bag", "play", str(tmp_path), "--disable-keyboard-controls", "--rate", "0.5",
         "--delay", "2", "--wait-for-all-acked", "5000", "--qos-profile-overrides-path", "qos.yaml",
@@ -326,7 +340,7 @@ def test_ros2_bag_play_is_given_options_that_humble_knows(tmp_path):
 
 def test_ros2_bag_play_of_a_file_is_told_its_storage(tmp_path):
     file = tmp_path / "a.db3"
-    command = ros2_bag(file, rate=1.0, clock_rate=0.0).command("qos.yaml")
+    command = ros2_bag(file, rate=1.0, clock_rate_hz=0.0).command("qos.yaml")
     assert command[3:6] == [str(file), "--disable-keyboard-controls", "--storage"]
     assert command[6] == "sqlite3"
     assert "--clock" not in command
@@ -334,7 +348,7 @@ def test_ros2_bag_play_of_a_file_is_told_its_storage(tmp_path):
 
 def test_ros2_bag_play_offers_images_so_that_none_is_lost(tmp_path):
     yaml = pytest.importorskip("yaml")
-    profiles = yaml.safe_load(ros2_bag(tmp_path, rate=1.0, clock_rate=0.0).qos_overrides())
+    profiles = yaml.safe_load(ros2_bag(tmp_path, rate=1.0, clock_rate_hz=0.0).qos_overrides())
     forever = {"sec": 9223372036, "nsec": 854775807}
     common = {
         "liveliness": "automatic", "deadline": forever, "lifespan": forever,

@@ -71,7 +71,7 @@ def test_other_machines_have_governors_and_temperatures_too_and_are_no_boards(ma
 
 def status_of(machine, files):
     pytest.importorskip("rclpy")
-    from efv2_ros.client.listener import values
+    from efv2_ros.client.status import values
     from efv2_ros.node.diagnostics import BoardStatus
 
     machine(files)

@@ -28,11 +28,11 @@ lossless = all(
 )
 from efv2_ros.cli.main import main
 from efv2_ros.play.session import Session
-matched = Session.await_subscribers
-def await_subscribers(session):
+matched = Session.wait_for_subscribers
+def wait_for_subscribers(session):
     matched(session)
-    session._spinner.until(lambda: False, arguments.delay)  # with /clock running, as ros2's does
-Session.await_subscribers = await_subscribers
+    session._spinner.spin_for(arguments.delay)  # with /clock running, as ros2's does
+Session.wait_for_subscribers = wait_for_subscribers
 main([
     "play", arguments.bag, "--rate", arguments.rate,
     *(["--clock", "--clock-rate", arguments.clock] if arguments.clock else []),

@@ -7,7 +7,8 @@ from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParameters
 from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool
 
-from efv2_ros.client.listener import Listener, values
+from efv2_ros.client.listener import Listener
+from efv2_ros.client.status import values
 
 SOON = 30.0  # seconds: only reached when something is broken
 

@@ -1,4 +1,4 @@
-"""Asking a running classifier how it looks at images."""
+"""Requests to a running classifier."""
 
 from __future__ import annotations
 
@@ -13,27 +13,28 @@ from efv2_ros.classify.options import ViewOptions
 from efv2_ros.client.spinner import Spinner
 from efv2_ros.vision.nv12 import Roi
 
-_PATIENCE = 5.0
-"""Seconds to wait for the service, and for its answer."""
+_TIMEOUT_S = 5.0
+"""For the service to appear, and again for its answer."""
 
 
-def view_of(spinner: Spinner, classifier: str) -> dict[str, Any] | None:
-    """The `ViewOptions` of a running classifier, as offline replay describes them.
+def request_view_options(spinner: Spinner, classifier: str) -> dict[str, Any] | None:
+    """Ask a running classifier for its `ViewOptions`.
 
     Args:
         spinner: The node to ask with.
         classifier: Full name of the classifier.
 
     Returns:
-        None if it does not answer, or has no such parameters.
+        The options by name, in the form in which offline replay writes them; None if there is no
+        answer, or the node has no such parameters.
     """
     names = [each.name for each in fields(ViewOptions)]
     client = spinner.node.create_client(GetParameters, f"{classifier}/get_parameters")
     try:
-        if not spinner.until(client.service_is_ready, _PATIENCE):
+        if not spinner.spin_until(client.service_is_ready, _TIMEOUT_S):
             return None
         future = client.call_async(GetParameters.Request(names=names))
-        if not spinner.until(future.done, _PATIENCE):
+        if not spinner.spin_until(future.done, _TIMEOUT_S):
             return None
         answers = future.result().values
     finally:
@@ -46,5 +47,8 @@ def view_of(spinner: Spinner, classifier: str) -> dict[str, Any] | None:
     }
     if None in values.values():
         return None
-    values["roi"] = Roi.parse(values["roi"]) if values["roi"].strip() else None
-    return asdict(ViewOptions(**values))
+    try:
+        values["roi"] = Roi.parse(values["roi"]) if values["roi"].strip() else None
+        return asdict(ViewOptions(**values))
+    except (AttributeError, TypeError, ValueError):  # parameters of a node that is no classifier
+        return None

@@ -1,0 +1,40 @@
+"""ROS for the duration of a block."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import rclpy
+from rclpy.context import Context
+from rclpy.signals import SignalHandlerOptions
+
+from efv2_ros.errors import Efv2Error
+from efv2_ros.node.fastdds import image_profile
+
+
+class RosError(Efv2Error):
+    """ROS cannot be started."""
+
+
+@contextmanager
+def ros_context() -> Iterator[Context]:
+    """Initialise ROS with shared memory for images, and shut it down after the block.
+
+    rclpy installs no signal handlers for it: see `stop_signals`.
+
+    Raises:
+        RosError: The middleware does not start.
+    """
+    os.environ.update(image_profile(os.environ))
+    context = Context()
+    try:
+        rclpy.init(args=[], context=context, signal_handler_options=SignalHandlerOptions.NO)
+    except Exception as error:  # rclpy's RCLError, which Humble does not export, among others
+        reason = str(error).partition("\n")[0]
+        raise RosError(f"ROS 2 does not start: {reason}") from error
+    try:
+        yield context
+    finally:
+        context.try_shutdown()
