@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -35,6 +36,9 @@ class Behaviour:
     """Body bytes after which the next connections are cut, each used once."""
     stall_after: list[int] = field(default_factory=list)
     """Body bytes after which the next answers pause until `Server.release`, each used once."""
+    pause_after: list[int] = field(default_factory=list)
+    """Body bytes after which every answer pauses for `pause_s`, in rising order."""
+    pause_s: float = 0.0
     redirect_to: str | None = None
     """Where every request to a path other than /moved is sent."""
 
@@ -134,7 +138,12 @@ class _Handler(BaseHTTPRequestHandler):
         stall = b.stall_after.pop(0) if body and b.stall_after else None
         cut = b.cut_after.pop(0) if body and b.cut_after else None
         end = next((n for n in (stall, cut) if n is not None), len(body))
-        self._write(body[:end])
+        sent = 0
+        for pause in b.pause_after:
+            self._write(body[sent : min(pause, end)])
+            sent = min(pause, end)
+            time.sleep(b.pause_s)
+        self._write(body[sent:end])
         if stall is not None:
             self.owner.release.wait(30)
             with suppress(OSError):  # the client may have given up
