@@ -32,8 +32,9 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 from urllib.parse import urlsplit
 
+from efv2_ros.files import FileWriteError, open_atomic
+from efv2_ros.models.inputs import url_problem
 from efv2_ros.models.modelfile import ModelError
-from efv2_ros.models.url import url_problem
 
 DownloadProgress = Callable[[int, "int | None"], None]
 """Called with the bytes received so far, and the bytes expected or None if that is unknown."""
@@ -112,6 +113,8 @@ def download(
         _sync_folder(target.parent)
     except OSError as error:
         raise DownloadError(_storage_problem(error, target)) from error
+    except FileWriteError as error:
+        raise DownloadError(str(error)) from error
 
 
 def _storage_problem(error: OSError, target: Path) -> str:
@@ -262,17 +265,13 @@ def _validator(part: Path, url: str) -> str | None:
 
 
 def _remember(part: Path, url: str, headers: Message) -> None:
-    """Write down which version the part is of.
-
-    This is not written atomically: a file that is cut short is as good as none, and the download
-    starts anew.
-    """
+    """Write down which version the part is of."""
     etag = headers.get("ETag", "")
     # A weak ETag promises an equivalent file, not the same bytes.
     validator = headers.get("Last-Modified") if etag.startswith("W/") or not etag else etag
     if validator:
-        state = json.dumps({"url": url, "validator": validator})
-        _state_file(part).write_text(state, encoding="utf-8")
+        with open_atomic(_state_file(part)) as file:
+            json.dump({"url": url, "validator": validator}, file)
     else:
         _state_file(part).unlink(missing_ok=True)
 

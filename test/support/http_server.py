@@ -17,6 +17,8 @@ class Behaviour:
     """What the server does with the next requests; may be changed between them."""
 
     content: bytes = b""
+    contents: dict[str, bytes] = field(default_factory=dict)
+    """Content of some paths, in place of `content`."""
     etag: str | None = '"1"'
     last_modified: str | None = None
     content_type: str = "application/octet-stream"
@@ -98,20 +100,21 @@ class _Handler(BaseHTTPRequestHandler):
                 self.send_response(status)
                 self._end(b"no")
                 return
+        content = b.contents.get(self.path, b.content)
         start = self._wanted_start()
-        if start is not None and (b.refuse_ranges or start >= len(b.content)):
+        if start is not None and (b.refuse_ranges or start >= len(content)):
             self.send_response(416)
             self._end(b"")
             return
         if start is not None:
             sent_from = 0 if b.wrong_range else start
             self.send_response(206)
-            last = len(b.content) - 1
-            self.send_header("Content-Range", f"bytes {sent_from}-{last}/{len(b.content)}")
-            self._end(b.content[sent_from:])
+            last = len(content) - 1
+            self.send_header("Content-Range", f"bytes {sent_from}-{last}/{len(content)}")
+            self._end(content[sent_from:])
         else:
             self.send_response(200)
-            self._end(b.content)
+            self._end(content)
 
     def _wanted_start(self) -> int | None:
         b = self.owner.behaviour
