@@ -21,7 +21,7 @@ FAULTS = """
 import resource, sys
 from efv2_ros.node import malloc
 for name in sys.argv[1:]:
-    print(getattr(memory, name)(), file=sys.stderr)
+    print(getattr(malloc, name)(), file=sys.stderr)
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 def use(size):

@@ -18,7 +18,7 @@ from efv2_ros.classify.model import load_model
 from efv2_ros.classify.options import ModelRequest
 from efv2_ros.classify.postprocess import Prediction
 from efv2_ros.cli.main import main
-from efv2_ros.messages import typestore as types
+from efv2_ros.messages import message as messages
 from efv2_ros.messages.message import serialize
 from efv2_ros.pictures.annotate import bgr_frame
 from efv2_ros.replay import offline
@@ -128,10 +128,10 @@ def broken_bag(path):
 def report(drops):
     """A node's diagnostics, with this many images dropped."""
     kind = "diagnostic_msgs/msg/DiagnosticArray"
-    counted = types.message(
+    counted = messages.message(
         "diagnostic_msgs/msg/KeyValue", key="dropped: decode", value=str(drops)
     )
-    stream = types.message(
+    stream = messages.message(
         "diagnostic_msgs/msg/DiagnosticStatus", level=0, name="efv2_classifier: stream",
         message="", hardware_id="", values=[counted],
     )  # fmt: skip
