@@ -46,7 +46,9 @@ setup(
     },
     install_requires=["setuptools", "click", "jinja2>=3.0", "numpy", "pyyaml", "rich"],
     extras_require={
-        "onnx": ["onnx", "onnxruntime"],
+        "onnx": ["onnxruntime"],
+        # For `efv2 models build`, the untrained network and `efv2 demo`.
+        "build": ["onnx", "safetensors"],
         # For pip alone: where ROS is, apt's python3-opencv does not count as a pip package.
         "opencv": ["opencv-python-headless<5"],
         "turbojpeg": ["turbojpeg"],

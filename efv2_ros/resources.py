@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from efv2_ros.errors import Efv2Error
+
 _PACKAGE = "efv2_ros"
 
 
@@ -50,6 +52,14 @@ def cache_dir() -> Path:
 
     `$XDG_CACHE_HOME/efv2_ros`, or `~/.cache/efv2_ros` where the variable is unset or, as the
     XDG base directory specification asks, not an absolute path.
+
+    Raises:
+        Efv2Error: Neither variable is set and the user has no home folder.
     """
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (base if base.is_absolute() else Path.home() / ".cache") / _PACKAGE
+    if base.is_absolute():
+        return base / _PACKAGE
+    try:
+        return Path.home() / ".cache" / _PACKAGE
+    except RuntimeError as error:
+        raise Efv2Error("this user has no home folder: set XDG_CACHE_HOME or HOME") from error

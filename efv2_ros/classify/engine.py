@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 from efv2_ros.classify.classifier import Classified, Classifier
 from efv2_ros.classify.model import Model, load_model
 from efv2_ros.classify.options import ModelRequest, ViewOptions
 from efv2_ros.classify.pipeline import DropCause, Pipeline, QueuePolicy
-from efv2_ros.models.download import DownloadProgress
 from efv2_ros.vision.frame import Frame
+
+if TYPE_CHECKING:
+    from efv2_ros.models.download import DownloadProgress
 
 
 class Engine:

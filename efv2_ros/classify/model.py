@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from efv2_ros.classify.options import ModelRequest
 from efv2_ros.classify.pipeline import spare_slots
 from efv2_ros.models.catalog import Catalog, ModelSpec, spec_for_file
-from efv2_ros.models.download import DownloadProgress
+from efv2_ros.models.inputs import expand_user
 from efv2_ros.models.labels import LabelsError, load_labels
 from efv2_ros.models.modelfile import ModelError
 from efv2_ros.models.store import ResolvedModel, resolve
 from efv2_ros.runtimes.base import ImageInput, Runtime, open_runtime
+
+if TYPE_CHECKING:
+    from efv2_ros.models.download import DownloadProgress
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,10 +88,11 @@ def _find(
     """Find the runtime's name and the file for it; see `find_model`."""
     name, kind = request.select_runtime()
     try:
+        path = expand_user(request.model_path) if request.model_path else None
         return name, resolve(
-            _describe(request),
+            _describe(request, path),
             kind.model_format,
-            model_path=Path(request.model_path) if request.model_path else None,
+            model_path=path,
             allow_download=request.allow_download,
             allow_untrained=request.allow_untrained,
             on_progress=on_progress,
@@ -138,20 +142,19 @@ def load_model(
     return Model(request, file, image, runtime, labels)
 
 
-def _describe(request: ModelRequest) -> ModelSpec:
-    """The catalog's entry, or the description of a file of the user's own."""
-    catalog = Catalog.load(*([Path(request.catalog_file)] if request.catalog_file else []))
+def _describe(request: ModelRequest, path: Path | None) -> ModelSpec:
+    """Take the catalog's entry, or describe a file of the user's own."""
+    catalog = Catalog.load(*([expand_user(request.catalog_file)] if request.catalog_file else []))
     entry = catalog[request.model_size]
     given: dict[str, Any] = {
         "mean": request.mean,
         "scale": request.scale,
-        "labels": Path(request.labels_file) if request.labels_file else None,
+        "labels": expand_user(request.labels_file) if request.labels_file else None,
         "nv12_range": None if request.nv12_range == "auto" else request.nv12_range,
     }
     given = {name: value for name, value in given.items() if value is not None}
-    path = Path(request.model_path)
     catalogued = {source.filename for source in entry.files.values()}
-    if not path.is_file() or path.name in catalogued:
+    if path is None or path.name in catalogued or not path.is_file():
         return replace(entry, **given)
     spec = spec_for_file(path, **given)
     if spec.labels is None and spec.classes == entry.classes:

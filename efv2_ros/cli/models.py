@@ -12,7 +12,7 @@ from rich.text import Text
 from efv2_ros.cli.console import download_bar, output
 from efv2_ros.models.catalog import Catalog
 from efv2_ros.models.efficientformerv2.builder import SIZES, Size
-from efv2_ros.models.modelfile import FORMATS, Format
+from efv2_ros.models.modelfile import MODEL_FORMATS, ModelFormat
 from efv2_ros.models.store import fetch as fetch_model
 from efv2_ros.models.store import inventory
 
@@ -56,7 +56,7 @@ def list_models(catalog_file: Path | None) -> None:
     "--format",
     "formats",
     multiple=True,
-    type=click.Choice(FORMATS),
+    type=click.Choice(MODEL_FORMATS),
     help="onnx for any machine, bin for the board; both when not given.",
 )
 @click.option(
@@ -66,7 +66,10 @@ def list_models(catalog_file: Path | None) -> None:
 )
 @_catalog_option
 def fetch(
-    sizes: tuple[str, ...], formats: tuple[Format, ...], update: bool, catalog_file: Path | None
+    sizes: tuple[str, ...],
+    formats: tuple[ModelFormat, ...],
+    update: bool,
+    catalog_file: Path | None,
 ) -> None:
     """Download models of SIZES into the cache; interrupted downloads go on where they ended."""
     catalog = _catalog(catalog_file)
@@ -121,8 +124,5 @@ def build(size: Size, target: Path, weights: Path | None, seed: int) -> None:
     from efv2_ros.models.efficientformerv2.builder import load_state, seeded_state, write
 
     state = load_state(weights, size) if weights else seeded_state(size, seed)
-    try:
-        write(target, state)
-    except OSError as error:
-        raise click.ClickException(f"cannot write {target}: {error.strerror}") from error
+    write(target, state)
     output.print(f"wrote {target}", soft_wrap=True)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, cast
 from urllib.parse import unquote, urlsplit
 
-from efv2_ros.models.modelfile import FORMATS, Format, ModelError, read_model_file
+from efv2_ros.models.inputs import expand_user, shorten, url_problem
+from efv2_ros.models.modelfile import (
+    MODEL_FORMATS,
+    ModelError,
+    ModelFormat,
+    read_model_file,
+)
 from efv2_ros.resources import share_path
 
 Nv12Range = Literal["full", "limited"]
@@ -21,6 +27,11 @@ IMAGENET_MEAN: Rgb = (123.675, 116.28, 103.53)
 IMAGENET_SCALE: Rgb = (0.01712475, 0.017507, 0.01742919)
 
 _DEFAULT_CROP_PCT = 0.95
+_MAX_SIDE = 8192  # pixels, far above any classifier's input
+_MAX_CLASSES = 1_000_000
+_LIMIT = 1e9  # of a mean, a scale and its inverse: the runtimes compute in float32
+_MAX_SIDE = 8192  # pixels; no classifier's input is near it
+_MAX_CLASSES = 1_000_000
 
 
 class CatalogError(ModelError):
@@ -71,8 +82,13 @@ class ModelSpec:
     nv12_range: Nv12Range = "full"
     crop_pct: float = _DEFAULT_CROP_PCT
     labels: Path | None = None
-    files: Mapping[Format, ModelFileSource] = field(default_factory=dict, hash=False)
+    files: Mapping[ModelFormat, ModelFileSource] = field(default_factory=dict, hash=False)
     published: Mapping[str, float] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        for name, values in (("mean", self.mean), ("scale", self.scale)):
+            if problem := _rgb_problem(name, values):
+                raise CatalogError(f"the {name} of {self.name} {problem}")
 
 
 class Catalog:
@@ -113,7 +129,7 @@ class Catalog:
             if spec.size == name_or_size:
                 return spec
         known = ", ".join(spec.size for spec in self)
-        raise CatalogError(f"the catalog has no model {name_or_size!r}, only {known}")
+        raise CatalogError(f"the catalog has no model {shorten(name_or_size)}, only {known}")
 
     def __iter__(self) -> Iterator[ModelSpec]:
         return iter(self._models.values())
@@ -155,7 +171,7 @@ def spec_for_file(
         ModelError: the file is missing, damaged or no model.
         CatalogError: it is a model of another kind, or contradicts the arguments.
     """
-    format: Format = "bin" if path.suffix.lower() == ".bin" else "onnx"
+    format: ModelFormat = "bin" if path.suffix.lower() == ".bin" else "onnx"
     file = read_model_file(path, format)
     if format == "onnx":
         shape = file.input_shapes[0] if len(file.input_shapes) == 1 else ()
@@ -201,20 +217,26 @@ def _read(path: Path) -> Iterator[ModelSpec]:
     import yaml  # type: ignore[import-untyped]
 
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CatalogError(f"catalog {path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        raise CatalogError(f"catalog {path} cannot be read: {reason}") from error
+    try:
+        document = yaml.safe_load(content.decode("utf-8"))
+    except RecursionError as error:
+        raise CatalogError(f"catalog {path} is not YAML that can be used: too deep") from error
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
         raise CatalogError(f"catalog {path} is not YAML: {error}") from error
     top = _Fields(document, f"catalog {path}")
     models = top.take("models", dict)
     top.finish()
     sizes: set[str] = set()
     for name, entry in models.items():
-        where = f"catalog {path}, models.{name}"
-        spec = _spec(_Fields(entry, where), str(name), path.parent)
+        shown = _key_text(name)
+        where = f"catalog {path}, models.{shown}"
+        spec = _spec(_Fields(entry, where), shown, path.parent)
         if spec.size in sizes:
-            raise CatalogError(f"{where}.size: another entry is {spec.size!r} too")
+            raise CatalogError(f"{where}.size: another entry is {shorten(spec.size)} too")
         sizes.add(spec.size)
         yield spec
 
@@ -224,9 +246,9 @@ def _spec(fields: _Fields, name: str, folder: Path) -> ModelSpec:
     spec = ModelSpec(
         name=name,
         size=fields.take("size", str, default=name),
-        height=image.whole_number("height", even=True),
-        width=image.whole_number("width", even=True),
-        classes=fields.whole_number("classes"),
+        height=image.whole_number("height", _MAX_SIDE, even=True),
+        width=image.whole_number("width", _MAX_SIDE, even=True),
+        classes=fields.whole_number("classes", _MAX_CLASSES),
         mean=fields.rgb("mean", IMAGENET_MEAN),
         scale=fields.rgb("scale", IMAGENET_SCALE),
         nv12_range=_nv12_range(fields),
@@ -235,8 +257,6 @@ def _spec(fields: _Fields, name: str, folder: Path) -> ModelSpec:
         files=_files(fields),
         published=_published(fields),
     )
-    if not all(spec.scale):
-        raise fields.error("scale", "must not be zero")
     image.finish()
     fields.finish()
     return spec
@@ -245,7 +265,7 @@ def _spec(fields: _Fields, name: str, folder: Path) -> ModelSpec:
 def _nv12_range(fields: _Fields) -> Nv12Range:
     value = fields.take("nv12_range", str, default="full")
     if value not in ("full", "limited"):
-        raise fields.error("nv12_range", f"must be full or limited, not {value!r}")
+        raise fields.error("nv12_range", f"must be full or limited, not {shorten(value)}")
     return cast("Nv12Range", value)
 
 
@@ -260,32 +280,68 @@ def _labels(fields: _Fields, folder: Path) -> Path | None:
     name = fields.take("labels", str, default=None)
     if name is None:
         return None
-    path = folder / Path(name).expanduser()
-    if not path.is_file():
+    try:
+        path = folder / expand_user(name)
+        is_file = path.is_file()
+    except (ModelError, OSError) as error:
+        raise fields.error("labels", str(error)) from error
+    if not is_file:
         raise fields.error("labels", f"there is no file {path}")
     return path
 
 
-def _files(fields: _Fields) -> dict[Format, ModelFileSource]:
+def _files(fields: _Fields) -> dict[ModelFormat, ModelFileSource]:
     sources = _Fields(fields.take("files", dict, default={}), f"{fields.where}.files")
-    files = {format: _source(sources, format) for format in FORMATS if format in sources.remaining}
+    files = {
+        format: _source(sources, format) for format in MODEL_FORMATS if format in sources.remaining
+    }
     sources.finish()
     return files
 
 
-def _source(sources: _Fields, format: Format) -> ModelFileSource:
+def _source(sources: _Fields, format: ModelFormat) -> ModelFileSource:
     """A URL whose last part is the file's name, or the bare name of a file the user provides."""
     text = sources.take(format, str)
     url = text if "://" in text else None
+    if url and (problem := url_problem(url)):
+        raise sources.error(format, f"is not a valid URL, {shorten(text)}: {problem}")
     filename = unquote(PurePosixPath(urlsplit(text).path).name) if url else text
-    if not filename or filename.startswith(".") or "/" in filename:
-        raise sources.error(format, f"must be a URL or a plain file name, not {text!r}")
+    if not filename or filename.startswith(".") or "/" in filename or not filename.isprintable():
+        raise sources.error(format, f"must be a URL or a plain file name, not {shorten(text)}")
     return ModelFileSource(url, filename)
 
 
 def _published(fields: _Fields) -> dict[str, float]:
     figures = _Fields(fields.take("published", dict, default={}), f"{fields.where}.published")
-    return {str(name): figures.number(name) for name in list(figures.remaining)}
+    return {_key_text(name): figures.number(name) for name in list(figures.remaining)}
+
+
+def _key_text(key: object) -> str:
+    """A YAML key as text; it may be of another type."""
+    return key if isinstance(key, str) else shorten(key)
+
+
+def _finite(value: object) -> float | None:
+    """Convert a YAML number to a float; None if it is no number, infinite, nan or too large."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _rgb_problem(name: str, values: Sequence[object]) -> str | None:
+    """Say why three numbers cannot be a mean or a scale; None if they can."""
+    finite = [number for number in map(_finite, values) if number is not None]
+    if not len(finite) == len(values) == 3:
+        return f"expected three numbers (R, G, B), not {shorten(values)}"
+    if max(map(abs, finite)) > _LIMIT:
+        return f"must be within {_LIMIT:g}, not {shorten(values)}"
+    if name == "scale" and min(map(abs, finite)) < 1 / _LIMIT:
+        return f"must not be zero, as in {shorten(values)}"
+    return None
 
 
 _REQUIRED: Any = object()
@@ -297,11 +353,11 @@ class _Fields:
     def __init__(self, mapping: object, where: str) -> None:
         self.where = where
         if not isinstance(mapping, dict):
-            raise CatalogError(f"{where}: expected fields, not {mapping!r}")
+            raise CatalogError(f"{where}: expected fields, not {shorten(mapping)}")
         self.remaining = dict(mapping)
 
-    def error(self, name: str, problem: str) -> CatalogError:
-        return CatalogError(f"{self.where}.{name}: {problem}")
+    def error(self, name: object, problem: str) -> CatalogError:
+        return CatalogError(f"{self.where}.{_key_text(name)}: {problem}")
 
     def take(self, name: str, kind: type, default: Any = _REQUIRED) -> Any:
         value = self.remaining.pop(name, None)
@@ -310,31 +366,34 @@ class _Fields:
                 raise self.error(name, "is missing")
             return default
         if not isinstance(value, kind) or isinstance(value, bool):
-            raise self.error(name, f"expected {_KIND_NAMES[kind]}, not {value!r}")
+            raise self.error(name, f"expected {_KIND_NAMES[kind]}, not {shorten(value)}")
         return value
 
-    def whole_number(self, name: str, *, even: bool = False) -> int:
+    def whole_number(self, name: str, limit: int, *, even: bool = False) -> int:
         value: int = self.take(name, int)
         if value < 1 or (even and value % 2):
-            raise self.error(name, f"must be {'even and ' if even else ''}positive, not {value}")
+            kind = "even and positive" if even else "positive"
+            raise self.error(name, f"must be {kind}, not {shorten(value)}")
+        if value > limit:
+            raise self.error(name, f"must be at most {limit}, not {shorten(value)}")
         return value
 
     def number(self, name: str, default: Any = _REQUIRED) -> float:
         value = self.take(name, (int, float), default)  # type: ignore[arg-type]
-        if not math.isfinite(value):
-            raise self.error(name, f"must be finite, not {value}")
-        return float(value)
+        number = _finite(value)
+        if number is None:
+            raise self.error(name, f"must be finite, not {shorten(value)}")
+        return number
 
     def rgb(self, name: str, default: Rgb) -> Rgb:
         values = self.take(name, list, default=list(default))
-        numbers = [v for v in values if isinstance(v, (int, float)) and math.isfinite(v)]
-        if len(values) != 3 or len(numbers) != 3:
-            raise self.error(name, f"expected three numbers (R, G, B), not {values!r}")
+        if problem := _rgb_problem(name, values):
+            raise self.error(name, problem)
         return (float(values[0]), float(values[1]), float(values[2]))
 
     def finish(self) -> None:
         if self.remaining:
-            raise self.error(str(next(iter(self.remaining))), "is not a field of a catalog")
+            raise self.error(next(iter(self.remaining)), "is not a field of a catalog")
 
 
 _KIND_NAMES: dict[Any, str] = {

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from efv2_ros.errors import Efv2Error
+from efv2_ros.models.inputs import shorten
 
 
 class LabelsError(Efv2Error, ValueError):
@@ -49,7 +50,7 @@ def load_class_names(path: Path, count: int) -> tuple[tuple[str, ...], ...]:
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # ValueError: no UTF-8, or a NUL in the name
         raise LabelsError(f"cannot read labels file {path}: {error}") from error
     match path.suffix.lower():
         case ".json":
@@ -77,7 +78,7 @@ def _parse_yaml(path: Path, text: str) -> Any:
 
     try:
         return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         raise LabelsError(f"labels file {path} is not valid YAML: {error}") from error
 
 
@@ -91,10 +92,12 @@ def _entries(document: Any, path: Path) -> Sequence[Any]:
     for key, name in document.items():
         try:
             class_id = int(key)
-        except (TypeError, ValueError):
-            raise LabelsError(f"labels file {path} has {key!r} where a class id goes") from None
+        except (TypeError, ValueError, OverflowError):
+            raise LabelsError(
+                f"labels file {path} has {shorten(key)} where a class id goes"
+            ) from None
         if class_id in by_id:
-            raise LabelsError(f"labels file {path} names class {class_id} twice")
+            raise LabelsError(f"labels file {path} names class {shorten(class_id)} twice")
         by_id[class_id] = name
     for class_id in range(len(by_id)):
         if class_id not in by_id:
@@ -106,6 +109,12 @@ def _names(entry: Any, class_id: int, path: Path) -> tuple[str, ...]:
     names = entry if isinstance(entry, list) and entry else [entry]
     if not isinstance(names[-1], str) or not names[-1].strip():
         raise LabelsError(
-            f"labels file {path} has no name for class {class_id}, but {names[-1]!r}"
+            f"labels file {path} has no name for class {class_id}, but {shorten(names[-1])}"
         )
-    return tuple(name.strip() for name in names if isinstance(name, str))
+    texts = tuple(name.strip() for name in names if isinstance(name, str))
+    if any(0xD800 <= ord(letter) < 0xE000 for text in texts for letter in text):
+        raise LabelsError(
+            f"labels file {path}: the name of class {class_id} is no text that UTF-8 can hold "
+            f"(half of a surrogate pair): {shorten(texts)}"
+        )
+    return texts

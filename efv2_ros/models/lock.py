@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from efv2_ros.files import open_atomic
 from efv2_ros.models.modelfile import ModelCorruptError
 
 
@@ -50,25 +49,19 @@ class Lock:
             )
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (
+            OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError,
+        ) as error:  # fmt: skip
             raise ModelCorruptError(
                 f"lock file {path} cannot be used: delete it and fetch the model again"
             ) from error
 
     def write(self, model: Path) -> None:
-        """Put the lock beside a model file, replacing the one that is there."""
-        _write_whole(self.path_for(model), (json.dumps(asdict(self), indent=2) + "\n").encode())
+        """Put the lock beside a model file, replacing the one that is there.
 
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that readers and a power cut see the old or the new one, none between."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
-        try:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-            os.fchmod(file.fileno(), 0o644)
-            Path(file.name).replace(path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
+        Raises:
+            FileWriteError: It cannot be written.
+        """
+        with open_atomic(self.path_for(model)) as file:
+            json.dump(asdict(self), file, indent=2)
+            file.write("\n")

@@ -16,8 +16,8 @@ from typing import Literal
 
 from efv2_ros.errors import Efv2Error
 
-Format = Literal["bin", "onnx"]
-FORMATS: tuple[Format, ...] = ("bin", "onnx")
+ModelFormat = Literal["bin", "onnx"]
+MODEL_FORMATS: tuple[ModelFormat, ...] = ("bin", "onnx")
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # protobuf wire types
 _WEB_PAGE_STARTS = (b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--")
@@ -51,7 +51,7 @@ class ModelFile:
     """
 
     path: Path
-    format: Format
+    format: ModelFormat
     size: int
     sha256: str
     input_shapes: tuple[tuple[int | None, ...], ...]
@@ -65,7 +65,7 @@ class ModelFile:
 
 
 def read_model_file(
-    path: Path, format: Format, *, expected_sha256: str | None = None
+    path: Path, format: ModelFormat, *, expected_sha256: str | None = None
 ) -> ModelFile:
     """Read a model file, hash it and check that it is what it should be.
 
@@ -83,6 +83,8 @@ def read_model_file(
         content = path.read_bytes()
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (ValueError, MemoryError) as error:  # ValueError: a NUL in the name
+        raise ModelError(f"{path} cannot be read: {str(error) or 'it is too large'}") from error
     sha256 = hashlib.sha256(content).hexdigest()
     if expected_sha256 not in (None, sha256):
         raise ModelCorruptError(f"{path} has changed since it was fetched: its SHA-256 differs")
@@ -114,7 +116,7 @@ def read_model_file(
     )
 
 
-def _wrong_format(path: Path, wanted: Format, actual: Format | None) -> ModelFormatError:
+def _wrong_format(path: Path, wanted: ModelFormat, actual: ModelFormat | None) -> ModelFormatError:
     if actual is None:
         return ModelFormatError(f"{path} is not a whole .{wanted} model: it holds no network")
     return ModelFormatError(
@@ -181,7 +183,7 @@ def _text(message: memoryview, number: int) -> str:
     return str(_first(message, number), "utf-8", "replace")
 
 
-def _format_of(fields: list[_Field]) -> Format | None:
+def _format_of(fields: list[_Field]) -> ModelFormat | None:
     # onnx.proto: graph = 7, opset_import = 8. runtime.proto: graph = 3, graphs = 5, and nothing
     # above 6. ONNX's own 3 is the producer's version.
     messages = {number for number, value in fields if isinstance(value, memoryview)}

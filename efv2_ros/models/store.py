@@ -7,6 +7,7 @@ every later download must match.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import logging
@@ -14,22 +15,27 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+from efv2_ros.errors import Efv2Error
+from efv2_ros.files import FileWriteError
 from efv2_ros.models.catalog import Catalog, ModelSpec
-from efv2_ros.models.download import DownloadProgress, DownloadStoppedError, download
 from efv2_ros.models.efficientformerv2 import builder as network
 from efv2_ros.models.efficientformerv2 import graph
+from efv2_ros.models.inputs import expand_user
 from efv2_ros.models.lock import Lock
 from efv2_ros.models.modelfile import (
-    FORMATS,
-    Format,
+    MODEL_FORMATS,
     ModelCorruptError,
     ModelError,
     ModelFile,
+    ModelFormat,
     read_model_file,
 )
 from efv2_ros.resources import cache_dir
+
+if TYPE_CHECKING:
+    from efv2_ros.models.download import DownloadProgress
 
 Origin = Literal["model_path", "EFV2_MODEL_DIR", "cache", "board", "download", "untrained"]
 
@@ -40,7 +46,7 @@ _log = logging.getLogger(__name__)
 
 
 class ModelNotFoundError(ModelError):
-    """A model file that is in none of the places; the message names them and the cure."""
+    """A model file that is in none of the places; the message names them and the fix."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,7 @@ class ResolvedModel:
 
     spec: ModelSpec
     path: Path
-    format: Format
+    format: ModelFormat
     sha256: str
     size: int
     origin: Origin
@@ -82,7 +88,7 @@ class FileStatus:
     """
 
     spec: ModelSpec
-    format: Format
+    format: ModelFormat
     path: Path | None
     origin: Origin | None
     size: int | None
@@ -93,7 +99,7 @@ class FileStatus:
 
 def resolve(
     spec: ModelSpec,
-    format: Format,
+    format: ModelFormat,
     *,
     model_path: Path | None = None,
     allow_download: bool = False,
@@ -124,6 +130,8 @@ def resolve(
         DownloadError: the file could not be fetched, and nothing else is allowed.
         DownloadStoppedError: `should_stop` said yes.
     """
+    if model_path is None:
+        _adopt(spec, format)
     found = _find(spec, format, model_path)
     if found is not None:
         path, origin = found
@@ -135,6 +143,8 @@ def resolve(
         try:
             return fetch(spec, format, on_progress=on_progress, should_stop=should_stop)
         except ModelError as error:
+            from efv2_ros.models.download import DownloadStoppedError
+
             if size is None or isinstance(error, DownloadStoppedError):
                 raise
             _log.warning("%s", error)
@@ -145,7 +155,7 @@ def resolve(
 
 def fetch(
     spec: ModelSpec,
-    format: Format,
+    format: ModelFormat,
     *,
     update: bool = False,
     on_progress: DownloadProgress | None = None,
@@ -176,6 +186,9 @@ def fetch(
             f"the catalog has no address of a .{format} of {spec.name}: "
             "put the file into $EFV2_MODEL_DIR or give model_path"
         )
+    from efv2_ros.models.download import download
+
+    _adopt(spec, format)
     target = _cache_path(spec, format)
     origin: Origin = "cache"
 
@@ -188,7 +201,7 @@ def fetch(
             fetched = read_model_file(part, format)
         except ModelError as error:
             raise type(error)(f"{url} did not bring a model: {error}") from error
-        lock = None if update else Lock.read(target)
+        lock = None if update else _own_lock(spec, target, format)
         if lock is not None and lock.sha256 != fetched.sha256:
             raise ModelCorruptError(
                 f"{url} now brings another file (SHA-256 {fetched.sha256[:12]}...) than the one "
@@ -206,7 +219,7 @@ def fetch(
     return _resolved(spec, _checked(spec, target, format), origin)
 
 
-def status(spec: ModelSpec, format: Format, *, model_path: Path | None = None) -> FileStatus:
+def status(spec: ModelSpec, format: ModelFormat, *, model_path: Path | None = None) -> FileStatus:
     """Where a model's file is and whether it is good; raises nothing and fetches nothing.
 
     Args:
@@ -214,21 +227,29 @@ def status(spec: ModelSpec, format: Format, *, model_path: Path | None = None) -
         format: which of its files.
         model_path: see `resolve`.
     """
-    found = _find(spec, format, model_path)
-    if found is None:
-        return FileStatus(spec, format, None, None, None, None, locked=False, problem=None)
-    path, origin = found
-    locked = Lock.path_for(path).exists()
+    path: Path | None = None
+    origin: Origin | None = None
+    locked = False
     try:
+        found = _find(spec, format, model_path)
+        if found is None:
+            return FileStatus(spec, format, None, None, None, None, locked=False, problem=None)
+        path, origin = found
+        locked = Lock.path_for(path).exists()
         file = _checked(spec, path, format)
-    except ModelError as error:
+    except (Efv2Error, OSError) as error:
         return FileStatus(spec, format, path, origin, None, None, locked, str(error))
     return FileStatus(spec, format, path, origin, file.size, file.sha256, locked, None)
 
 
 def inventory(catalog: Catalog) -> list[FileStatus]:
     """The status of every file the catalog lists, in the catalog's order."""
-    return [status(spec, format) for spec in catalog for format in FORMATS if format in spec.files]
+    return [
+        status(spec, format)
+        for spec in catalog
+        for format in MODEL_FORMATS
+        if format in spec.files
+    ]
 
 
 def _resolved(spec: ModelSpec, file: ModelFile, origin: Origin) -> ResolvedModel:
@@ -240,41 +261,85 @@ def _resolved(spec: ModelSpec, file: ModelFile, origin: Origin) -> ResolvedModel
 # --- Places
 
 
-def _cache_path(spec: ModelSpec, format: Format) -> Path:
-    return cache_dir() / "models" / spec.files[format].filename
+def _cache_folder() -> Path:
+    """The folder of downloads, and of files that the user puts there by hand."""
+    return cache_dir() / "models"
 
 
-def _places(spec: ModelSpec, format: Format) -> Iterator[tuple[Path, Origin]]:
-    """Where the catalog's file may be, first choice first."""
+def _cache_path(spec: ModelSpec, format: ModelFormat) -> Path:
+    """Where a download is kept: by its whole URL, since two may end in the same file name."""
+    source = spec.files[format]
+    if source.url is None:
+        return _cache_folder() / source.filename
+    key = hashlib.sha256(source.url.encode()).hexdigest()[:16]
+    return _cache_folder() / key / source.filename
+
+
+def _adopt(spec: ModelSpec, format: ModelFormat) -> None:
+    """Move a download of version 0.1, which kept it by its file name, to its place.
+
+    Its lock file tells whether it is this model's. The file goes first and the lock second: what
+    another process sees in between is a good file that nothing vouches for. Where nothing can be
+    moved, the file is used where it is.
+    """
+    if _url(spec, format) is None:
+        return
+    old, new = _cache_folder() / spec.files[format].filename, _cache_path(spec, format)
+    with contextlib.suppress(OSError, ModelCorruptError):
+        lock = Lock.read(old)
+        if lock is None or lock.url != _url(spec, format):
+            return
+        new.parent.mkdir(exist_ok=True)
+        for source, target in ((old, new), (Lock.path_for(old), Lock.path_for(new))):
+            if not target.exists():
+                with contextlib.suppress(FileNotFoundError):  # another process was faster
+                    source.rename(target)
+
+
+def _places(spec: ModelSpec, format: ModelFormat) -> Iterator[tuple[Path, Origin]]:
+    """List where the catalog's file may be, first choice first."""
     if format not in spec.files:
         return
     filename = spec.files[format].filename
     folder = os.environ.get("EFV2_MODEL_DIR")
     if folder:
-        yield Path(folder).expanduser() / filename, "EFV2_MODEL_DIR"
+        yield expand_user(folder) / filename, "EFV2_MODEL_DIR"
     yield _cache_path(spec, format), "cache"
+    by_hand = _cache_folder() / filename
+    if _is_own(spec, by_hand, format):
+        yield by_hand, "cache"
     if format == "bin":
         yield BOARD_DIR / filename, "board"
 
 
-def _find(spec: ModelSpec, format: Format, model_path: Path | None) -> tuple[Path, Origin] | None:
+def _is_own(spec: ModelSpec, path: Path, format: ModelFormat) -> bool:
+    """Whether no lock file says that this is a download from another URL."""
+    lock = Lock.read(path)
+    return lock is None or lock.url == _url(spec, format)
+
+
+def _find(
+    spec: ModelSpec, format: ModelFormat, model_path: Path | None
+) -> tuple[Path, Origin] | None:
     if model_path is not None:
-        model_path = model_path.expanduser()
+        model_path = expand_user(model_path)
         if model_path.is_dir() and format in spec.files:
             model_path /= spec.files[format].filename
         return (model_path, "model_path") if model_path.is_file() else None
     return next(((p, origin) for p, origin in _places(spec, format) if p.is_file()), None)
 
 
-def _url(spec: ModelSpec, format: Format) -> str | None:
+def _url(spec: ModelSpec, format: ModelFormat) -> str | None:
     return spec.files[format].url if format in spec.files else None
 
 
-def _fetch_command(spec: ModelSpec, format: Format) -> str:
+def _fetch_command(spec: ModelSpec, format: ModelFormat) -> str:
     return f"efv2 models fetch {spec.size} --format {format}"
 
 
-def _not_found(spec: ModelSpec, format: Format, model_path: Path | None) -> ModelNotFoundError:
+def _not_found(
+    spec: ModelSpec, format: ModelFormat, model_path: Path | None
+) -> ModelNotFoundError:
     source = spec.files.get(format)
     if model_path is not None:
         wanted = f" {source.filename}" if source and model_path.is_dir() else ""
@@ -286,7 +351,9 @@ def _not_found(spec: ModelSpec, format: Format, model_path: Path | None) -> Mode
             f"the catalog lists no .{format} of {spec.name}: give model_path"
         )
     else:
-        places = [str(path.parent) for path, _ in _places(spec, format)]
+        folders = {origin: path.parent for path, origin in _places(spec, format)}
+        folders["cache"] = _cache_folder()
+        places = list(map(str, folders.values()))
         if not os.environ.get("EFV2_MODEL_DIR"):
             places.insert(0, "$EFV2_MODEL_DIR (not set)")
         message = f"{source.filename} is not in {', '.join(places)}"
@@ -299,25 +366,43 @@ def _not_found(spec: ModelSpec, format: Format, model_path: Path | None) -> Mode
 # --- Checks
 
 
-def _checked(spec: ModelSpec, path: Path, format: Format) -> ModelFile:
+def _checked(spec: ModelSpec, path: Path, format: ModelFormat) -> ModelFile:
     """Read the file and compare it to its lock, where there is one.
 
     Raises:
         ModelCorruptError: the file differs from its lock, or the lock cannot be read.
         ModelError: as `read_model_file`.
     """
-    lock = Lock.read(path)
+    lock = _own_lock(spec, path, format)
     try:
         return read_model_file(path, format, expected_sha256=lock.sha256 if lock else None)
     except ModelCorruptError as error:
         if format in spec.files and path == _cache_path(spec, format):
-            cure = f"fetch it again with `{_fetch_command(spec, format)}`"
+            fix = f"fetch it again with `{_fetch_command(spec, format)}`"
         else:
-            cure = f"put the right file there, or delete {Lock.path_for(path)} if it is right"
-        raise ModelCorruptError(f"{error}: {cure}") from error
+            fix = f"put the right file there, or delete {Lock.path_for(path)} if it is right"
+        raise ModelCorruptError(f"{error}: {fix}") from error
 
 
-def _problem(spec: ModelSpec, path: Path, format: Format) -> str | None:
+def _own_lock(spec: ModelSpec, path: Path, format: ModelFormat) -> Lock | None:
+    """Read the lock of a model file; None if there is none.
+
+    Raises:
+        ModelCorruptError: The lock cannot be read, or is of a download from another URL than the
+            one that the catalog gives for a file of this name.
+    """
+    lock, source = Lock.read(path), spec.files.get(format)
+    if lock is None or source is None or source.url is None or path.name != source.filename:
+        return lock
+    if lock.url != source.url:
+        raise ModelCorruptError(
+            f"{path} was fetched from {lock.url}, and {spec.name} is at {source.url}: put the "
+            f"right file there, or delete {Lock.path_for(path)} if it is right"
+        )
+    return lock
+
+
+def _problem(spec: ModelSpec, path: Path, format: ModelFormat) -> str | None:
     if not path.is_file():
         return "it is not there"
     try:
@@ -346,14 +431,14 @@ def _untrained(spec: ModelSpec, size: network.Size) -> ModelFile:
     if not path.is_file():
         try:
             network.write(path, network.seeded_state(size))
-        except ImportError as error:
+        except network.BuilderUnavailableError as error:
             raise ModelError(
                 f"the untrained {spec.name} cannot be built without the onnx package: "
                 f"pip install onnx, or fetch the trained one with `{_fetch_command(spec, 'onnx')}`"
             ) from error
-        except OSError as error:
+        except FileWriteError as error:
             raise ModelError(
-                f"the untrained {spec.name} cannot be stored in {path.parent} "
-                f"({error.strerror}): free space there or set XDG_CACHE_HOME"
+                f"the untrained {spec.name} cannot be stored in {path.parent} ({error}): free "
+                "space there or set XDG_CACHE_HOME"
             ) from error
     return read_model_file(path, "onnx")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import queue
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -18,7 +19,7 @@ from efv2_ros.errors import Efv2Error
 from efv2_ros.runtimes import board
 from efv2_ros.vision.planes import Nv12Planes
 
-ModelFormat = Literal["onnx", "bin"]
+ModelFormat = Literal["bin", "onnx"]
 
 
 class RuntimeUnavailableError(Efv2Error):
@@ -51,6 +52,9 @@ class ImageInput:
         nv12_range: Range of the NV12 samples the model is given, BT.601 in both cases.
         mean: Subtracted from R, G and B in 0..255; used by models that take floats.
         scale: Multiplied afterwards.
+
+    Raises:
+        ValueError: `mean` or `scale` is not three finite numbers, or `scale` is zero.
     """
 
     height: int = 224
@@ -58,6 +62,13 @@ class ImageInput:
     nv12_range: Literal["full", "limited"] = "full"
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        for name, values in (("mean", self.mean), ("scale", self.scale)):
+            if len(values) != 3 or not all(map(math.isfinite, values)):
+                raise ValueError(f"{name} must be three finite numbers, not {values}")
+        if not all(self.scale):
+            raise ValueError(f"scale must not be zero, as in {self.scale}")
 
     @property
     def nv12_shape(self) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from efv2_ros.runtimes import onnx_encoder as encoder
 from efv2_ros.runtimes.base import (
     ImageInput,
     InferenceError,
@@ -22,6 +23,7 @@ from efv2_ros.runtimes.base import (
     RuntimeInfo,
     RuntimeUnavailableError,
 )
+from efv2_ros.runtimes.onnx_encoder import node
 from efv2_ros.vision.planes import Nv12Planes
 
 if TYPE_CHECKING:
@@ -50,9 +52,6 @@ def preprocessing_model(image: ImageInput) -> bytes:
     [1, 3, height, width], normalised RGB. Each chroma sample serves its 2x2 pixels unchanged, as
     on the BPU.
     """
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
     height, width = image.height, image.width
     matrix, offset = _rgb_from_yuv(image)
     constants: dict[str, NDArray[Any]] = {
@@ -67,16 +66,17 @@ def preprocessing_model(image: ImageInput) -> bytes:
     }
     # The chroma part is computed once per sample and replicated afterwards: twice as fast as a
     # 3x3 convolution over three full-size planes.
+    float32 = encoder.data_type(np.float32)
     nodes = [
-        helper.make_node("Split", ["nv12", "rows"], ["y_rows", "uv_rows"], axis=0),
-        helper.make_node("Reshape", ["y_rows", "y_shape"], ["y_bytes"]),
-        helper.make_node("Cast", ["y_bytes"], ["y"], to=TensorProto.FLOAT),
-        helper.make_node("Mul", ["y", "rgb_from_y"], ["luma"]),
-        helper.make_node("Reshape", ["uv_rows", "uv_shape"], ["uv_pairs"]),
-        helper.make_node("Transpose", ["uv_pairs"], ["uv_bytes"], perm=[0, 3, 1, 2]),
-        helper.make_node("Cast", ["uv_bytes"], ["uv"], to=TensorProto.FLOAT),
-        helper.make_node("Conv", ["uv", "rgb_from_uv", "offset"], ["chroma_samples"]),
-        helper.make_node(
+        node("Split", ["nv12", "rows"], ["y_rows", "uv_rows"], axis=0),
+        node("Reshape", ["y_rows", "y_shape"], ["y_bytes"]),
+        node("Cast", ["y_bytes"], ["y"], to=float32),
+        node("Mul", ["y", "rgb_from_y"], ["luma"]),
+        node("Reshape", ["uv_rows", "uv_shape"], ["uv_pairs"]),
+        node("Transpose", ["uv_pairs"], ["uv_bytes"], perm=[0, 3, 1, 2]),
+        node("Cast", ["uv_bytes"], ["uv"], to=float32),
+        node("Conv", ["uv", "rgb_from_uv", "offset"], ["chroma_samples"]),
+        node(
             "Resize",
             ["chroma_samples", "no_roi", "twice"],
             ["chroma"],
@@ -84,19 +84,16 @@ def preprocessing_model(image: ImageInput) -> bytes:
             coordinate_transformation_mode="asymmetric",
             nearest_mode="floor",
         ),
-        helper.make_node("Add", ["luma", "chroma"], ["data"]),
+        node("Add", ["luma", "chroma"], ["data"]),
     ]
-    graph = helper.make_graph(
-        nodes,
+    graph = encoder.graph(
         "nv12_to_rgb",
-        [helper.make_tensor_value_info("nv12", TensorProto.UINT8, image.nv12_shape)],
-        [helper.make_tensor_value_info("data", TensorProto.FLOAT, (1, 3, height, width))],
-        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+        nodes,
+        [encoder.value_info("nv12", np.uint8, image.nv12_shape)],
+        [encoder.value_info("data", np.float32, (1, 3, height, width))],
+        constants,
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=7)
-    onnx.checker.check_model(model)
-    serialized: bytes = model.SerializeToString()
-    return serialized
+    return encoder.model(graph, opset=13, ir_version=7)
 
 
 class _Slot:
@@ -168,11 +165,10 @@ def load(path: Path, image: ImageInput, options: RunOptions) -> OnnxRuntime:
 
 def _import() -> Any:
     try:
-        import onnx  # noqa: F401  (builds the preprocessing graph)
         import onnxruntime
     except ImportError as error:
         raise RuntimeUnavailableError(
-            f"the onnx runtime is not here ({error}): pip install onnxruntime onnx"
+            f"the onnx runtime is not here ({error}): pip install onnxruntime"
         ) from error
     return onnxruntime
 

@@ -365,3 +365,96 @@ def test_a_text_means_a_model_size(tmp_path, monkeypatch):
         model.runtime.slot()
     with pytest.raises(CatalogError, match="s9"):
         load_model("s9")
+
+
+def test_a_home_folder_is_found_once_and_for_all(tmp_path, monkeypatch):
+    """`~/mine.onnx` is a file of the user's own, with as many classes and labels as it has."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    projection(tmp_path / "mine.onnx", classes=3, height=96, width=64)
+    (tmp_path / "mine.txt").write_text("a\nb\nc")
+    (tmp_path / "catalog.yaml").write_text(yaml.safe_dump({"models": {}}))
+    own = request("~/mine.onnx", labels_file="~/mine.txt", catalog_file="~/catalog.yaml")
+    assert find_model(own).spec.name == "mine"
+    with load_model(own) as model:
+        assert (model.name, model.labels) == ("mine", ("a", "b", "c"))
+        assert (model.image.height, model.image.width) == (96, 64)
+
+
+@pytest.mark.parametrize("field", ["model_path", "labels_file", "catalog_file"])
+@pytest.mark.parametrize(
+    "path", ["~nouser/m.onnx", "a\0b", "x" * 300, "/dev/null", "/", "/etc/shadow/x"]
+)
+def test_a_path_that_leads_nowhere_is_an_error_with_a_sentence(tmp_path, field, path):
+    wanted = dataclasses.replace(request(projection(tmp_path / "m.onnx")), **{field: path})
+    with pytest.raises(Efv2Error):
+        load_model(wanted)
+
+
+@pytest.mark.parametrize(
+    "numbers", [{"mean": (float("nan"), 0.0, 0.0)}, {"scale": (1.0, 0.0, 1.0)}]
+)
+@pytest.mark.parametrize("own", [False, True])
+def test_a_model_that_could_not_be_fed_is_not_loaded(tmp_path, numbers, own):
+    path = projection(tmp_path / "m.onnx")
+    wanted = request(path, **numbers) if own else ModelRequest(**numbers)
+    with pytest.raises(ModelError, match=next(iter(numbers))):
+        find_model(wanted)
+
+
+@pytest.mark.parametrize("close", [True, False])
+def test_an_engine_ends_a_download_that_stalls(tmp_path, monkeypatch, close):
+    monkeypatch.setenv("no_proxy", "*")
+    catalog, stop, ended = tmp_path / "catalog.yaml", threading.Event(), threading.Event()
+    with serving() as server:
+        server.behaviour.content = b"\x08\x06" + bytes(4_000_000)
+        server.behaviour.stall_after = [1000]
+        entry = {
+            "input": {"height": 224, "width": 224},
+            "classes": 1000,
+            "files": {"onnx": server.url("big.onnx")},
+        }
+        catalog.write_text(yaml.safe_dump({"models": {"big": entry}}))
+        engine = Engine(
+            request(projection(tmp_path / "m.onnx")),
+            ViewOptions(),
+            lambda frame, outcome, waited: None,
+            should_stop=stop.is_set,
+        )
+        errors = []
+        engine.change(
+            ModelRequest("big", catalog_file=str(catalog), allow_download=True),
+            ViewOptions(),
+            lambda error: (errors.append(error), ended.set()),
+        )
+        assert server.asked.wait(30)
+        if not close:
+            stop.set()
+            assert ended.wait(10)  # of the 30 s for which the server stalls
+        closing = threading.Thread(target=engine.close)
+        closing.start()
+        closing.join(10)
+        assert not closing.is_alive()
+    (error,) = errors
+    assert isinstance(error, DownloadStoppedError)
+
+
+def test_an_engine_that_is_stopped_while_it_loads_its_first_model(tmp_path, monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+    catalog = tmp_path / "catalog.yaml"
+    with serving() as server:
+        server.behaviour.content = bytes(4_000_000)
+        server.behaviour.stall_after = [1000]
+        entry = {
+            "input": {"height": 224, "width": 224},
+            "classes": 1000,
+            "files": {"onnx": server.url("big.onnx")},
+        }
+        catalog.write_text(yaml.safe_dump({"models": {"big": entry}}))
+        with pytest.raises(DownloadStoppedError):
+            Engine(
+                ModelRequest("big", catalog_file=str(catalog), allow_download=True),
+                ViewOptions(),
+                lambda frame, outcome, waited: None,
+                should_stop=server.asked.is_set,
+            )
+        assert not server.release.is_set()

@@ -1,6 +1,10 @@
+import dataclasses
 import json
+import math
+from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("onnx")
@@ -8,8 +12,11 @@ pytest.importorskip("onnx")
 import onnx
 import tiny_models
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
+from efv2_ros.errors import Efv2Error
 from efv2_ros.models.catalog import (
     IMAGENET_MEAN,
     IMAGENET_SCALE,
@@ -18,7 +25,7 @@ from efv2_ros.models.catalog import (
     ModelFileSource,
     spec_for_file,
 )
-from efv2_ros.models.modelfile import FORMATS, ModelError, ModelFormatError, read_model_file
+from efv2_ros.models.modelfile import MODEL_FORMATS, ModelError, ModelFormatError, read_model_file
 from efv2_ros.resources import cache_dir, share_path
 
 
@@ -166,6 +173,23 @@ def test_an_unknown_model():
         ({"files": {"onnx": "https://example.org/..%2fx"}}, "files.onnx: must be a URL or a"),
         ({"published": {"fps": "fast"}}, "published.fps: expected a number"),
         ({"sizes": "s0"}, "sizes: is not a field of a catalog"),
+        ({"classes": 10**400}, "classes: must be at most 1000000"),
+        ({"input": {"height": 10**400, "width": 2}}, "input.height: must be at most 8192"),
+        ({"mean": [10**400, 0, 0]}, "mean: expected three numbers"),
+        ({"mean": [1e300, 0, 0]}, r"mean: must be within 1e\+09"),
+        ({"mean": [True, 0, 0]}, "mean: expected three numbers"),
+        ({"scale": [1, float("inf"), 1]}, "scale: expected three numbers"),
+        ({"scale": [1, 1e-300, 1]}, "scale: must not be zero"),
+        ({"crop_pct": 10**400}, "crop_pct: must be finite"),
+        ({"published": {"fps": 10**400}}, "published.fps: must be finite"),
+        ({"labels": "~nouser/x.txt"}, "labels: ~nouser/x.txt: "),
+        ({"labels": "x" * 300}, "labels: .*too long"),
+        ({"labels": "a\0b"}, "labels: there is no file"),
+        ({"files": {"onnx": "https://[::1/x.onnx"}}, "files.onnx: is not a valid URL"),
+        ({"files": {"onnx": "https://example.org:port/x"}}, "files.onnx: is not a valid URL"),
+        ({"files": {"onnx": "https://example.org/ä.onnx"}}, "files.onnx: is not a valid URL"),
+        ({"files": {"onnx": "https:///x.onnx"}}, "files.onnx: is not a valid URL.*no host"),
+        ({"files": {"onnx": "x\0.onnx"}}, "files.onnx: must be a URL or a plain"),
     ],
 )
 def test_errors_name_file_entry_and_field(load, changes, complaint):
@@ -178,6 +202,12 @@ def test_two_entries_of_one_size(load):
         load({"a": minimal(size="s7"), "b": minimal(size="s7")})
 
 
+# A small file that means 9**9 numbers.
+ALIASES = "list0: &list0 0\n" + "".join(
+    f"list{n}: &list{n} [{', '.join([f'*list{n - 1}'] * 9)}]\n" for n in range(1, 10)
+)
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
@@ -187,6 +217,13 @@ def test_two_entries_of_one_size(load):
         ("other: {}\n", "models: is missing"),
         ("models: {}\nmore: 1\n", "more: is not a field"),
         ("models: !!python/object/apply:os.getcwd []\n", "is not YAML"),
+        ("[" * 5000, "too deep"),
+        ("models: " + "9" * 5000 + "\n", "(is not YAML|expected fields)"),
+        ("models: 0x" + "f" * 5000 + "\n", "expected fields"),
+        ("models: {a: 2001-13-45}\n", "is not YAML"),
+        ("models:\n  ? 0x" + "f" * 5000 + "\n  : 1\n", "expected fields"),
+        ("models: &a {a: *a}\n", "models.a.input: is missing"),
+        (ALIASES + "models: *list9\n", "expected fields"),
     ],
 )
 def test_files_that_are_no_catalog(load, text, complaint):
@@ -197,6 +234,87 @@ def test_files_that_are_no_catalog(load, text, complaint):
 def test_a_catalog_that_is_not_there(tmp_path):
     with pytest.raises(CatalogError, match=r"absent\.yaml cannot be read: No such file"):
         Catalog.load(tmp_path / "absent.yaml")
+
+
+values = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.floats(),
+        st.text(),
+        st.sampled_from(
+            ["~nouser/x", "~", "https://[", "http://a:b/c", "a/b", "", "\0", "full", 10**400, "s0"]
+        ),
+    ),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(max_size=5) | st.integers(), inner, max_size=4)
+    ),
+    max_leaves=10,
+)
+FIELDS = [
+    "size", "input", "classes", "mean", "scale", "nv12_range", "crop_pct", "labels", "files",
+    "published",
+]  # fmt: skip
+
+
+@given(
+    st.dictionaries(
+        st.text(max_size=5) | st.integers(),
+        values
+        | st.builds(
+            lambda changes: {**minimal(), **changes},
+            st.dictionaries(
+                st.sampled_from(FIELDS),
+                values
+                | st.dictionaries(st.sampled_from(["height", "width", "onnx", "bin"]), values)
+                | st.lists(st.floats() | st.integers(), min_size=3, max_size=3),
+                max_size=2,
+            ),
+        ),
+        max_size=2,
+    )
+    | values
+)
+def test_whatever_a_catalog_holds_is_used_or_refused(tmp_path_factory, models):
+    path = tmp_path_factory.getbasetemp() / "any.yaml"
+    path.write_bytes(
+        yaml.safe_dump({"models": models}, allow_unicode=True).encode("utf-8", "replace")
+    )
+    with suppress(Efv2Error):
+        for spec in Catalog.load(path):
+            assert np.isfinite([*spec.mean, *spec.scale, spec.crop_pct]).all()
+            assert 0 not in spec.scale
+
+
+@given(st.text(alphabet="[]{}:-&*! \n\"'ab0~#|>%@,?x.") | st.text() | st.binary())
+def test_whatever_text_a_catalog_is_is_used_or_refused(tmp_path_factory, text):
+    path = tmp_path_factory.getbasetemp() / "any.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass"))
+    with suppress(Efv2Error):
+        Catalog.load(path)
+
+
+def test_a_catalog_of_an_impossible_name():
+    for name in ("a\0b", "x" * 300):
+        with pytest.raises(CatalogError, match="cannot be read"):
+            Catalog.load(Path(name))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mean": (math.nan, 0, 0)},
+        {"mean": (0, math.inf, 0)},
+        {"scale": (1, 1, math.nan)},
+        {"scale": (0, 1, 1)},
+        {"scale": (1, 1)},
+    ],
+)
+def test_a_model_that_could_not_be_fed_is_refused_wherever_it_is_made(changes):
+    with pytest.raises(CatalogError, match="of efficientformerv2_s0 "):
+        dataclasses.replace(Catalog.load()["s0"], **changes)
 
 
 # --- A model without a catalog
@@ -282,7 +400,7 @@ def contents(tmp_path, bin_content):
     return {"onnx": path.read_bytes(), "bin": bin_content}
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", MODEL_FORMATS)
 def test_whole_files_are_read(tmp_path, contents, format):
     path = tmp_path / "model"
     path.write_bytes(contents[format])
@@ -291,7 +409,7 @@ def test_whole_files_are_read(tmp_path, contents, format):
     assert not file.untrained
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", MODEL_FORMATS)
 def test_no_cut_file_passes(tmp_path, contents, format):
     path = tmp_path / "model"
     for length in range(len(contents[format])):
@@ -316,7 +434,7 @@ def test_no_cut_file_passes(tmp_path, contents, format):
         (b"\x08" + b"\xff" * 20, "is not a whole"),
     ],
 )
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", MODEL_FORMATS)
 def test_foreign_files(tmp_path, format, content, complaint):
     path = tmp_path / "model"
     path.write_bytes(content)
@@ -324,7 +442,7 @@ def test_foreign_files(tmp_path, format, content, complaint):
         read_model_file(path, format)
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", MODEL_FORMATS)
 def test_the_other_format(tmp_path, contents, format):
     other = {"onnx": "bin", "bin": "onnx"}[format]
     path = tmp_path / "model"
@@ -343,6 +461,30 @@ def test_shapes_and_metadata_are_what_onnx_reads(tmp_path):
     assert file.output_shapes == ((None, 3),)
     assert file.metadata == {"weights": "untrained seed 0", "größe": "s0"}
     assert file.untrained
+
+
+@given(st.binary(max_size=200), st.sampled_from(MODEL_FORMATS))
+def test_whatever_bytes_a_file_holds_are_read_or_refused(tmp_path_factory, content, format):
+    path = tmp_path_factory.getbasetemp() / "model.any"
+    path.write_bytes(content)
+    with suppress(ModelError):
+        read_model_file(path, format)
+
+
+def test_a_file_of_an_impossible_name():
+    with pytest.raises(ModelError, match="cannot be read: embedded null"):
+        read_model_file(Path("a\0b"), "onnx")
+
+
+def test_a_user_without_a_home_folder(monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    with pytest.raises(Efv2Error, match="set XDG_CACHE_HOME"):
+        cache_dir()
 
 
 def test_a_file_that_cannot_be_read(tmp_path):

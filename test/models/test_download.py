@@ -1,17 +1,22 @@
 import errno
+import fcntl
 import os
 import random
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
 import sys
+import threading
+import time
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 from http_server import serving
 
 from efv2_ros.models import download as module
-from efv2_ros.models.download import DownloadError, download
+from efv2_ros.models.download import DownloadError, DownloadStoppedError, download
 
 CONTENT = random.Random(0).randbytes(600_000)
 NEWER = random.Random(1).randbytes(500_000)
@@ -36,7 +41,7 @@ def target(tmp_path):
 
 
 def fetch(server, target, **options):
-    options = {"accept": lambda part: None, "timeout": 5.0, "backoff": 0.0, **options}
+    options = {"accept": lambda part: None, "timeout_s": 5.0, "backoff_s": 0.0, **options}
     download(server.url(target.name), target, **options)
 
 
@@ -90,7 +95,7 @@ def test_a_cut_connection_is_continued(server, target, chunked):
 
 def test_a_stalled_connection_is_given_up_and_continued(server, target):
     server.behaviour.stall_after = [70_000]
-    fetch(server, target, timeout=0.3)
+    fetch(server, target, timeout_s=0.3)
     assert_only(target, CONTENT)
     assert server.requests[1]["range"] == "bytes=70000-"
 
@@ -201,10 +206,10 @@ def test_a_missing_file_is_not_tried_again(server, target, status):
 
 def test_tries_wait_twice_as_long_each(server, target, monkeypatch):
     waits = []
-    monkeypatch.setattr(module.time, "sleep", waits.append)
+    monkeypatch.setattr(module._StoppableCalls, "pause", lambda self, s: waits.append(s))
     server.behaviour.statuses = [503] * 10
     with pytest.raises(DownloadError):
-        fetch(server, target, attempts=4, backoff=0.5)
+        fetch(server, target, attempts=4, backoff_s=0.5)
     assert waits == [0.5, 1.0, 2.0]
 
 
@@ -287,7 +292,7 @@ def test_offline(target, monkeypatch):
 def test_a_server_that_does_not_speak_tls(server, target):
     url = server.url("model.onnx").replace("http:", "https:")
     with pytest.raises(DownloadError, match="no connection"):
-        download(url, target, accept=lambda part: None, attempts=2, backoff=0.0)
+        download(url, target, accept=lambda part: None, attempts=2, backoff_s=0.0)
     assert target.read_bytes() == GOOD
 
 
@@ -385,3 +390,205 @@ def test_two_processes_take_turns(server, target, needed):
             assert second.wait(30) == 0
     assert_only(target, CONTENT)
     assert ["range" in request for request in server.requests] == [False] * (1 + needed)
+
+
+# --- Stopping
+
+
+@contextmanager
+def silent_server():
+    """Accepts a connection and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+@contextmanager
+def full_server():
+    """A port that takes no more connections: a client's attempt hangs."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server, ExitStack() as clients:
+        address = server.getsockname()
+        for _ in range(4):
+            client = clients.enter_context(socket.socket())
+            client.setblocking(False)
+            with suppress(BlockingIOError):
+                client.connect(address)
+        yield address[1]
+
+
+def stop_soon():
+    """A `should_stop` that says yes a while after it is asked first."""
+    asked = []
+
+    def should_stop():
+        asked.append(time.monotonic())
+        return asked[-1] - asked[0] > 0.3
+
+    return should_stop
+
+
+def stop_download(url, target, should_stop=None):
+    """Seconds from the wish to stop until the download has ended."""
+    should_stop = should_stop or stop_soon()
+    before = time.monotonic()
+    with pytest.raises(DownloadStoppedError, match="was stopped"):
+        download(url, target, accept=lambda part: None, should_stop=should_stop)
+    return time.monotonic() - before
+
+
+PROMPT = 10.0
+"""Seconds that a busy machine may take; what is waited for here takes 40 or more."""
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_server_that_says_nothing_can_be_left(target, monkeypatch, scheme):
+    monkeypatch.setenv("no_proxy", "*")
+    with silent_server() as port:
+        assert stop_download(f"{scheme}://127.0.0.1:{port}/m", target) < PROMPT
+    assert_only(target, GOOD)
+
+
+def test_a_server_that_does_not_let_in_can_be_left(target, monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+    with full_server() as port:
+        assert stop_download(f"http://127.0.0.1:{port}/m", target) < PROMPT
+    assert_only(target, GOOD)
+
+
+def test_a_name_that_is_not_resolved_can_be_left(target, monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+    answer = threading.Event()
+
+    def unanswered(*args, **kwargs):
+        answer.wait(60)
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unanswered)
+    assert stop_download("https://models.example/m", target) < PROMPT
+    answer.set()
+    assert_only(target, GOOD)
+
+
+def test_a_download_that_stalls_can_be_left_and_is_continued_later(server, target):
+    server.behaviour.stall_after = [70_000]
+    arrived = []
+    with pytest.raises(DownloadStoppedError):
+        fetch(
+            server, target, timeout_s=60.0,
+            on_progress=lambda done, total: arrived.append(done),
+            should_stop=lambda: arrived[-1:] == [70_000],
+        )  # fmt: skip
+    assert target.read_bytes() == GOOD
+    fetch(server, target)
+    assert_only(target, CONTENT)
+    assert server.requests[1]["range"] == "bytes=70000-"
+
+
+def test_another_process_that_never_ends_can_be_left(server, target):
+    part = target.with_name(target.name + ".part")
+    with part.open("wb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert stop_download(server.url("m"), target) < PROMPT
+        assert part.exists()  # it is the other's
+    assert server.requests == []
+
+
+def test_the_wait_for_another_try_can_be_left(server, target):
+    server.behaviour.statuses = [503] * 10
+    before = time.monotonic()
+    with pytest.raises(DownloadStoppedError):
+        fetch(server, target, backoff_s=60.0, should_stop=stop_soon())
+    assert time.monotonic() - before < PROMPT
+    assert_only(target, GOOD)
+
+
+def test_a_download_that_is_stopped_beforehand_asks_nobody(server, target):
+    with pytest.raises(DownloadStoppedError):
+        fetch(server, target, should_stop=lambda: True)
+    assert target.read_bytes() == GOOD
+
+
+def test_a_slow_server_is_waited_for(server, target):
+    """Each pause is many polls long; the server cannot continue, so one request must do."""
+    server.behaviour.ranges = False
+    server.behaviour.pause_after = [1, 1000, 300_000]
+    server.behaviour.pause_s = 0.7
+    fetch(server, target, should_stop=lambda: False)
+    assert_only(target, CONTENT)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_ctrl_c_ends_a_download_that_waits(server, target, held):
+    """In a process of its own, whose main thread gets KeyboardInterrupt."""
+    code = (
+        "import signal, sys; from pathlib import Path;"
+        "from efv2_ros.models.download import download;"
+        "signal.signal(signal.SIGINT, signal.default_int_handler);"  # a script may ignore it
+        "download(sys.argv[1], Path(sys.argv[2]), accept=lambda part: None,"
+        " on_progress=lambda done, total: print(done, flush=True),"
+        " should_stop=lambda: print('asked', flush=True))"
+    )
+    part = target.with_name(target.name + ".part")
+    server.behaviour.stall_after = [0]
+    with part.open("wb") as other:
+        if held:
+            fcntl.flock(other, fcntl.LOCK_EX)
+        with subprocess.Popen(
+            [sys.executable, "-c", code, server.url(target.name), str(target)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert process.stdout.readline()  # it is under way
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=PROMPT)
+    assert process.returncode == -signal.SIGINT
+    assert "KeyboardInterrupt" in errors
+    assert target.read_bytes() == GOOD
+
+
+# --- Addresses and what is left behind
+
+
+@pytest.mark.parametrize("status", [404, 503])
+def test_a_failure_leaves_no_empty_part(server, target, status):
+    server.behaviour.statuses = [status] * 10
+    with pytest.raises(DownloadError):
+        fetch(server, target, attempts=2)
+    assert_only(target, GOOD)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://[::1/m.onnx",
+        "https://models.example:port/m.onnx",
+        "https://models.example:99999/m.onnx",
+        "https:///m.onnx",
+        "https://",
+        "https://models.example/a model.onnx",
+        "https://models.example/modèle.onnx",
+        "https://models.example/m\n.onnx",
+    ],
+)
+def test_malformed_addresses(target, url):
+    with pytest.raises(DownloadError, match="not a valid URL"):
+        download(url, target, accept=lambda part: None)
+    assert_only(target, GOOD)
+
+
+@pytest.mark.parametrize("address", ["http://[::1/m", "https://127.0.0.1:port/m"])
+def test_a_redirect_to_a_malformed_address(server, target, address):
+    server.behaviour.redirect_to = address
+    with pytest.raises(DownloadError, match=r"not (a )?valid"):
+        fetch(server, target)
+    assert_only(target, GOOD)
+
+
+def test_a_malformed_proxy(target, monkeypatch):
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("https_proxy", "http:proxy.example")
+    with pytest.raises(DownloadError, match="not valid"):
+        download("https://models.example/m", target, accept=lambda p: None, backoff_s=0.0)
+    assert_only(target, GOOD)

@@ -1,6 +1,7 @@
 """The network as ONNX: the same as timm's, in the form that the BPU toolchain wants."""
 
 import hashlib
+import sys
 from collections import Counter
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from safetensors.numpy import save_file
 from efv2_ros.models.efficientformerv2 import builder as efficientformerv2
 from efv2_ros.models.efficientformerv2.builder import (
     SIZES,
+    BuilderUnavailableError,
     State,
     WeightsError,
     build,
@@ -342,3 +344,17 @@ def test_a_failed_write_leaves_the_old_file_alone(tmp_path, monkeypatch):
         write(path, seeded_state("s0"))
     assert [entry.name for entry in tmp_path.iterdir()] == ["s0.onnx"]
     assert path.read_bytes() == b"old"
+
+
+def test_what_is_missing_for_a_network_is_said(tmp_path, monkeypatch):
+    efficientformerv2.parameter_shapes.cache_clear()
+    state = seeded_state("s0")
+    for name in ("safetensors", "safetensors.numpy", "onnx"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(BuilderUnavailableError, match="pip install safetensors"):
+        load_state(tmp_path / "model.safetensors")
+    with pytest.raises(BuilderUnavailableError, match="pip install onnx"):
+        build(state)
+    efficientformerv2.parameter_shapes.cache_clear()
+    with pytest.raises(BuilderUnavailableError, match="pip install onnx"):
+        seeded_state("s0")

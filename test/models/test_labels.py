@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
+from pathlib import Path
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from efv2_ros.models.labels import LabelsError, load_class_names, load_labels
 from efv2_ros.resources import share_path
@@ -53,6 +59,14 @@ def test_good_files(tmp_path, name, text):
         ("a.yaml", b"a: [", "not valid YAML"),
         ("a.yaml", b"", "neither a list nor a map"),
         ("a.yaml", b"!!python/object:os.system {}", "not valid YAML"),
+        ("a.yaml", b"[" * 5000, "not valid YAML"),
+        ("a.yaml", b"a: 2001-13-45", "not valid YAML"),
+        ("a.yaml", b".inf: a\n", "inf where a class id goes"),
+        ("a.yaml", b"? 0x" + b"f" * 5000 + b"\n: a\n", "no name for class 0"),
+        ("a.yaml", b"? [a]\n: b\n", "not valid YAML|where a class id goes"),
+        ("a.json", b"[" + b"9" * 4000 + b", 1, 2]", "no name for class 0"),
+        ("a.json", b"[" + b"9" * 5000 + b", 1, 2]", "no name for class 0|not valid JSON"),
+        ("a.json", b'["a", "\\ud800", "c"]', "class 1 is no text"),
     ],
 )
 def test_bad_files(tmp_path, name, content, message):
@@ -61,6 +75,32 @@ def test_bad_files(tmp_path, name, content, message):
     with pytest.raises(LabelsError, match=message) as caught:
         load_labels(path, 3)
     assert str(path) in str(caught.value)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+        lambda inner: (
+            st.lists(inner, max_size=4)
+            | st.dictionaries(st.text("0123", max_size=2) | st.text(max_size=3), inner, max_size=4)
+        ),
+        max_leaves=8,
+    ),
+    st.sampled_from([".json", ".yaml"]),
+)
+def test_whatever_a_file_holds_is_used_or_refused(tmp_path_factory, document, suffix):
+    path = tmp_path_factory.getbasetemp() / f"any{suffix}"
+    path.write_text(json.dumps(document))
+    with suppress(LabelsError):
+        assert all(name.encode() for name in load_labels(path, 3))
+
+
+@given(st.binary() | st.text().map(str.encode), st.sampled_from([".json", ".yaml", ".txt"]))
+def test_whatever_bytes_a_file_holds_are_used_or_refused(tmp_path_factory, content, suffix):
+    path = tmp_path_factory.getbasetemp() / f"any{suffix}"
+    path.write_bytes(content)
+    with suppress(LabelsError):
+        assert len(load_labels(path, 3)) == 3
 
 
 def test_all_that_a_class_is_called(tmp_path):
@@ -80,3 +120,5 @@ def test_missing_file(tmp_path):
         load_labels(tmp_path / "none.txt", 3)
     with pytest.raises(LabelsError, match="cannot read"):
         load_labels(tmp_path, 3)
+    with pytest.raises(LabelsError, match="cannot read"):
+        load_labels(Path("a\0b"), 3)

@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 import hashlib
 import json
 import subprocess
@@ -14,7 +15,7 @@ from http_server import serving
 
 from efv2_ros.models import store
 from efv2_ros.models.catalog import Catalog, ModelFileSource, ModelSpec
-from efv2_ros.models.download import DownloadError
+from efv2_ros.models.download import DownloadError, DownloadStoppedError
 from efv2_ros.models.lock import Lock
 from efv2_ros.models.modelfile import ModelCorruptError, ModelError, ModelFormatError
 from efv2_ros.models.store import ModelNotFoundError, fetch, inventory, resolve, status
@@ -37,6 +38,12 @@ def places(tmp_path, monkeypatch):
     monkeypatch.setenv("EFV2_MODEL_DIR", str(places["EFV2_MODEL_DIR"]))
     monkeypatch.setattr(store, "BOARD_DIR", places["board"])
     return places
+
+
+def kept(url):
+    """Where a download is kept."""
+    key = hashlib.sha256(url.encode()).hexdigest()[:16]
+    return cache_dir() / "models" / key / url.rpartition("/")[2]
 
 
 @pytest.fixture
@@ -176,13 +183,14 @@ def test_a_download_is_locked_and_found_again(spec, places, server, model):
         on_progress=lambda done, total: told.append((done, total)),
     )
     assert first.origin == "download"
-    assert first.path == places["cache"] / "tiny.onnx"
+    assert first.path == kept(server.url("tiny.onnx"))
     assert first.path.read_bytes() == model()
     assert told[-1] == (len(model()), len(model()))
-    lock = json.loads((places["cache"] / "tiny.onnx.lock").read_text())
+    lock = json.loads(Lock.path_for(first.path).read_text())
     assert lock.pop("fetched_at").endswith("+00:00")
     assert lock == {"url": server.url("tiny.onnx"), "size": first.size, "sha256": first.sha256}
-    assert {path.name for path in places["cache"].iterdir()} == {"tiny.onnx", "tiny.onnx.lock"}
+    assert {path.name for path in first.path.parent.iterdir()} == {"tiny.onnx", "tiny.onnx.lock"}
+    assert list(places["cache"].iterdir()) == [first.path.parent]
 
     again = resolve(spec, "onnx", allow_download=True)
     assert again == dataclasses.replace(first, origin="cache")
@@ -288,7 +296,7 @@ def test_a_first_download_that_fails_leaves_nothing(spec, places, server):
     server.behaviour.content = b"<html></html>"
     with pytest.raises(ModelFormatError):
         resolve(spec, "onnx", allow_download=True)
-    assert list(places["cache"].iterdir()) == []
+    assert [path for path in places["cache"].rglob("*") if path.is_file()] == []
 
 
 def test_processes_that_fetch_at_once(spec, places, server, model):
@@ -304,7 +312,178 @@ def test_processes_that_fetch_at_once(spec, places, server, model):
     assert [process.returncode for process in processes] == [0, 0, 0]
     assert sorted(origins) == ["cache", "cache", "download"]
     assert len(server.requests) == 1
-    assert (places["cache"] / "tiny.onnx").read_bytes() == model()
+    assert kept(server.url("tiny.onnx")).read_bytes() == model()
+
+
+# --- Two models whose files have one name
+
+
+@pytest.fixture
+def twins(server, places, model):
+    """Two entries whose URLs end in the same file name, and what each file holds."""
+    contents = {"a": model(seed=1), "b": model(seed=2)}
+    server.behaviour.contents = {f"/{name}/model.onnx": c for name, c in contents.items()}
+    specs = {
+        name: ModelSpec(
+            f"model_{name}",
+            name,
+            64,
+            64,
+            10,
+            files={"onnx": ModelFileSource(server.url(f"{name}/model.onnx"), "model.onnx")},
+        )
+        for name in contents
+    }
+    return specs, contents
+
+
+def test_a_download_of_the_same_name_is_not_taken_for_another_model(twins):
+    specs, contents = twins
+    for name, spec in specs.items():
+        with pytest.raises(ModelNotFoundError):
+            resolve(spec, "onnx")
+        found = resolve(spec, "onnx", allow_download=True)
+        assert (found.origin, found.path.read_bytes()) == ("download", contents[name])
+    for name, spec in specs.items():
+        found = resolve(spec, "onnx")
+        assert (found.origin, found.path.read_bytes()) == ("cache", contents[name])
+        assert fetch(spec, "onnx").origin == "cache"
+
+
+def as_version_0_1(places, spec):
+    """Fetch a model and put it where version 0.1 kept it: in the cache by its name."""
+    new = fetch(spec, "onnx").path
+    old = places["cache"] / new.name
+    Lock.path_for(new).rename(Lock.path_for(old))
+    new.rename(old)
+    new.parent.rmdir()
+    return old
+
+
+@pytest.mark.parametrize("ask", [resolve, fetch])
+def test_a_cache_of_version_0_1_is_taken_over_by_its_owner_only(twins, places, server, ask):
+    specs, contents = twins
+    old = as_version_0_1(places, specs["a"])
+    server.requests.clear()
+    assert status(specs["a"], "onnx").path == old
+    assert status(specs["b"], "onnx").path is None
+    with pytest.raises(ModelNotFoundError):
+        resolve(specs["b"], "onnx")
+    assert old.exists()
+    found = ask(specs["a"], "onnx")
+    assert (found.origin, found.path.read_bytes()) == ("cache", contents["a"])
+    assert found.path == kept(specs["a"].files["onnx"].url)
+    assert Lock.read(found.path).sha256 == found.sha256
+    assert list(places["cache"].iterdir()) == [found.path.parent]
+    assert server.requests == []
+
+
+def test_a_move_that_was_cut_short_is_completed(twins, places, server):
+    specs, _ = twins
+    old = as_version_0_1(places, specs["a"])
+    new = kept(specs["a"].files["onnx"].url)
+    new.parent.mkdir()
+    old.rename(new)  # and the power failed
+    assert status(specs["a"], "onnx").path == new
+    assert resolve(specs["a"], "onnx").path == new
+    assert Lock.path_for(new).exists()
+    assert list(places["cache"].iterdir()) == [new.parent]
+
+
+def test_a_cache_of_version_0_1_that_cannot_be_changed_is_used_where_it_is(
+    twins, places, monkeypatch
+):
+    specs, contents = twins
+    old = as_version_0_1(places, specs["a"])
+
+    def refuse(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(type(old), "mkdir", refuse)
+    found = resolve(specs["a"], "onnx")
+    assert (found.path, found.origin) == (old, "cache")
+    old.write_bytes(contents["b"])  # and its lock still counts
+    with pytest.raises(ModelCorruptError):
+        resolve(specs["a"], "onnx")
+    with pytest.raises(ModelNotFoundError):
+        resolve(specs["b"], "onnx")
+
+
+def test_a_file_put_there_by_hand_goes_by_its_name(twins, places, model):
+    specs, _ = twins
+    for folder in ("EFV2_MODEL_DIR", "cache"):
+        path = places[folder] / "model.onnx"
+        path.write_bytes(model(seed=7))
+        assert [resolve(spec, "onnx").path for spec in specs.values()] == [path, path]
+        path.unlink()
+
+
+def test_a_lock_of_another_url_is_no_proof(twins, places):
+    """A file copied from the cache, with its lock, to where the other model is looked for."""
+    specs, contents = twins
+    fetched = fetch(specs["a"], "onnx").path
+    path = places["EFV2_MODEL_DIR"] / "model.onnx"
+    path.write_bytes(contents["a"])
+    Lock.path_for(path).write_bytes(Lock.path_for(fetched).read_bytes())
+    assert resolve(specs["a"], "onnx").path == path
+    with pytest.raises(ModelCorruptError, match=r"was fetched from .*/a/model\.onnx, and model_b"):
+        resolve(specs["b"], "onnx")
+    assert "was fetched from" in status(specs["b"], "onnx").problem
+    Lock.path_for(path).unlink()
+    assert resolve(specs["b"], "onnx").path == path
+
+
+# --- Stopping
+
+
+def test_a_stopped_download_is_no_reason_for_the_untrained_network(server, places):
+    server.behaviour.stall_after = [100]
+    source = ModelFileSource(server.url("s0.onnx"), "s0.onnx")
+    spec = dataclasses.replace(Catalog.load()["s0"], files={"onnx": source})
+    told = []
+    with pytest.raises(DownloadStoppedError):
+        resolve(
+            spec,
+            "onnx",
+            allow_download=True,
+            allow_untrained=True,
+            on_progress=lambda done, total: told.append(done),
+            should_stop=lambda: told[-1:] == [100],
+        )
+
+
+def test_nothing_is_imported_for_a_download_that_does_not_happen(tmp_path, model):
+    path = tmp_path / "own.onnx"
+    path.write_bytes(model())
+    code = (
+        "import sys; from efv2_ros.classify.model import find_model;"
+        "from efv2_ros.classify.options import ModelRequest;"
+        "print(find_model(ModelRequest(model_path=sys.argv[1])).origin);"
+        "print({'efv2_ros.models.download', 'urllib.request', 'ssl', 'onnx'} & set(sys.modules))"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
+    ).stdout
+    assert printed.split() == ["model_path", "set()"]
+
+
+# --- What may be wrong with a place
+
+
+def test_a_home_folder_that_is_not_there(spec, places, monkeypatch):
+    with pytest.raises(ModelError, match="~nouser"):
+        resolve(spec, "onnx", model_path=type(places["cache"])("~nouser/m.onnx"))
+    monkeypatch.setenv("EFV2_MODEL_DIR", "~nouser/models")
+    for attempt in (resolve, lambda *of: resolve(*of, allow_download=True)):
+        with pytest.raises(ModelError, match="~nouser"):
+            attempt(spec, "onnx")
+    assert "~nouser" in status(spec, "onnx").problem
+
+
+def test_a_folder_that_may_not_be_looked_into(spec, places, monkeypatch):
+    long = "x" * 300
+    monkeypatch.setenv("EFV2_MODEL_DIR", str(places["EFV2_MODEL_DIR"] / long))
+    assert "too long" in status(spec, "onnx").problem
 
 
 # --- Status

@@ -58,6 +58,21 @@ def test_mean_and_scale_are_applied_in_rgb_order(tmp_path):
     np.testing.assert_allclose(logits, [9.0, 0.8, 70.0], rtol=1e-3)  # a float32 mean of 50,176
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"mean": (float("nan"), 0.0, 0.0)},
+        {"mean": (0.0, float("-inf"), 0.0)},
+        {"mean": (0.0, 0.0)},
+        {"scale": (1.0, 1.0, float("nan"))},
+        {"scale": (1.0, 0.0, 1.0)},
+    ],
+)
+def test_an_image_that_no_model_could_be_fed(fields):
+    with pytest.raises(ValueError, match=next(iter(fields))):
+        ImageInput(**fields)
+
+
 def test_each_chroma_sample_colours_its_own_four_pixels(tmp_path):
     nodes = [helper.make_node("Reshape", ["data", "shape"], ["output"])]
     path = save(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ class Behaviour:
     """What the server does with the next requests; may be changed between them."""
 
     content: bytes = b""
+    contents: dict[str, bytes] = field(default_factory=dict)
+    """Content of some paths, in place of `content`."""
     etag: str | None = '"1"'
     last_modified: str | None = None
     content_type: str = "application/octet-stream"
@@ -35,6 +38,9 @@ class Behaviour:
     """Body bytes after which the next connections are cut, each used once."""
     stall_after: list[int] = field(default_factory=list)
     """Body bytes after which the next answers pause until `Server.release`, each used once."""
+    pause_after: list[int] = field(default_factory=list)
+    """Body bytes after which every answer pauses for `pause_s`, in rising order."""
+    pause_s: float = 0.0
     redirect_to: str | None = None
     """Where every request to a path other than /moved is sent."""
 
@@ -94,20 +100,21 @@ class _Handler(BaseHTTPRequestHandler):
                 self.send_response(status)
                 self._end(b"no")
                 return
+        content = b.contents.get(self.path, b.content)
         start = self._wanted_start()
-        if start is not None and (b.refuse_ranges or start >= len(b.content)):
+        if start is not None and (b.refuse_ranges or start >= len(content)):
             self.send_response(416)
             self._end(b"")
             return
         if start is not None:
             sent_from = 0 if b.wrong_range else start
             self.send_response(206)
-            last = len(b.content) - 1
-            self.send_header("Content-Range", f"bytes {sent_from}-{last}/{len(b.content)}")
-            self._end(b.content[sent_from:])
+            last = len(content) - 1
+            self.send_header("Content-Range", f"bytes {sent_from}-{last}/{len(content)}")
+            self._end(content[sent_from:])
         else:
             self.send_response(200)
-            self._end(b.content)
+            self._end(content)
 
     def _wanted_start(self) -> int | None:
         b = self.owner.behaviour
@@ -134,7 +141,12 @@ class _Handler(BaseHTTPRequestHandler):
         stall = b.stall_after.pop(0) if body and b.stall_after else None
         cut = b.cut_after.pop(0) if body and b.cut_after else None
         end = next((n for n in (stall, cut) if n is not None), len(body))
-        self._write(body[:end])
+        sent = 0
+        for pause in b.pause_after:
+            self._write(body[sent : min(pause, end)])
+            sent = min(pause, end)
+            time.sleep(b.pause_s)
+        self._write(body[sent:end])
         if stall is not None:
             self.owner.release.wait(30)
             with suppress(OSError):  # the client may have given up

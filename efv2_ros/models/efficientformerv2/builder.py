@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import tempfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,12 +24,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from efv2_ros.files import FileWriteError, open_atomic_binary
 from efv2_ros.models.efficientformerv2.graph import (
     ARCHITECTURES,
     CLASSES,
     IMAGE_SIDE,
     SIZES,
     Array,
+    BuilderUnavailableError,
     Network,
     Shape,
     Size,
@@ -45,6 +46,7 @@ __all__ = [
     "CLASSES",
     "IMAGE_SIDE",
     "SIZES",
+    "BuilderUnavailableError",
     "Size",
     "State",
     "WeightsError",
@@ -123,10 +125,16 @@ def load_state(path: Path, size: Size | None = None) -> State:
 
     Raises:
         WeightsError: the file cannot be read, is no safetensors file, or holds other weights.
+        BuilderUnavailableError: the safetensors package is not installed.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
+    try:
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+    except ImportError as error:
+        raise BuilderUnavailableError(
+            f"{path} cannot be read without the safetensors package: pip install safetensors "
+            f"({error})"
+        ) from error
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -254,10 +262,10 @@ def build(state: State) -> ModelProto:
     Args:
         state: the weights, and with them the size.
     """
-    from onnx import TensorProto, helper
-
     name = f"efficientformerv2_{state.size}"
     network = Network(lambda tensor, _: state.tensors[tensor])
+    from onnx import TensorProto, helper  # after the network, which says what it needs
+
     network.classifier(ARCHITECTURES[state.size])
     image = [1, 3, IMAGE_SIDE, IMAGE_SIDE]
     graph = helper.make_graph(
@@ -285,10 +293,12 @@ def write(path: Path, state: State) -> None:
         state: the weights, and with them the size.
 
     Raises:
-        OSError: the file cannot be written.
+        FileWriteError: the file cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
-        part = Path(folder) / path.name
-        part.write_bytes(build(state).SerializeToString(deterministic=True))
-        part.replace(path)
+    content = build(state).SerializeToString(deterministic=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileWriteError(f"cannot write {path}: {error.strerror or error}") from error
+    with open_atomic_binary(path) as file:
+        file.write(content)

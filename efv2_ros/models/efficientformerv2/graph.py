@@ -11,6 +11,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from efv2_ros.models.modelfile import ModelError
+
 Size = Literal["s0", "s1", "s2", "l"]
 SIZES: tuple[Size, ...] = get_args(Size)
 
@@ -24,6 +26,10 @@ _HEADS = 8
 _VALUE_RATIO = 4  # channels of a value to those of a key
 _BATCH_NORM_EPSILON = 1e-5
 _BATCH_NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")
+
+
+class BuilderUnavailableError(ModelError):
+    """A package that building or converting a network needs is not installed."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +92,19 @@ class Network:
         """Start an empty graph.
 
         Args:
-            tensor: gives a weight by name and shape.
+            tensor: Gives a weight by name and shape.
+
+        Raises:
+            BuilderUnavailableError: The onnx package is not installed.
         """
+        try:
+            from onnx import helper, numpy_helper
+        except ImportError as error:
+            raise BuilderUnavailableError(
+                f"a network cannot be built without the onnx package: pip install onnx ({error})"
+            ) from error
+        self._make_node = helper.make_node
+        self._from_array = numpy_helper.from_array
         self.nodes: list[Any] = []
         self.initializers: list[Any] = []
         self._tensor = tensor
@@ -343,33 +360,27 @@ class Network:
         return self._node("Transpose", module, [x], perm=[0, 1, 3, 2])
 
     def _constant(self, module: str, value: npt.NDArray[Any] | np.generic) -> str:
-        from onnx import numpy_helper
-
-        return self._node("Constant", module, [], value=numpy_helper.from_array(np.asarray(value)))
+        return self._node("Constant", module, [], value=self._from_array(np.asarray(value)))
 
     def _weight(self, name: str, shape: Shape) -> str:
         """A weight that goes into the graph as it is."""
         return self._initializer(name, self._tensor(name, shape))
 
     def _initializer(self, name: str, value: Array) -> str:
-        from onnx import numpy_helper
-
-        self.initializers.append(numpy_helper.from_array(value, name))
+        self.initializers.append(self._from_array(value, name))
         return name
 
     def _node(
         self, op: str, module: str, inputs: Sequence[str], *, output: str = "", **attributes: Any
     ) -> str:
         """Append a node and return the name of its output."""
-        from onnx import helper
-
         name = f"{_scope(module)}/{op}"
         count = self._names[name]
         self._names[name] += 1
         if count:
             name = f"{name}_{count}"
         output = output or f"{name}_output_0"
-        self.nodes.append(helper.make_node(op, inputs, [output], name, **attributes))
+        self.nodes.append(self._make_node(op, inputs, [output], name, **attributes))
         return output
 
 

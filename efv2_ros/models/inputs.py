@@ -1,0 +1,55 @@
+"""Checks of what users write in catalogs and parameters: paths, URLs, values of any type."""
+
+from __future__ import annotations
+
+import reprlib
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from efv2_ros.models.modelfile import ModelError
+
+
+def expand_user(path: str | Path) -> Path:
+    """Replace a leading `~` or `~user` by the home folder.
+
+    Raises:
+        ModelError: There is no such user, or the user has no home folder.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ModelError(f"{path}: {error}") from error
+
+
+def url_problem(url: str) -> str | None:
+    """Say what makes a URL malformed; None if nothing does.
+
+    Args:
+        url: Any text. `scheme://host[:port]/path` in ASCII, without spaces, is well formed.
+    """
+    if not url.isascii() or not url.isprintable() or " " in url:
+        return "it must be percent-encoded: no spaces, control characters or letters beyond ASCII"
+    try:
+        parts = urlsplit(url)
+        port = parts.port  # raises for a port that is no number or too large
+    except ValueError as error:
+        return str(error)
+    if not parts.scheme or not parts.hostname:
+        return "it names no host"
+    return "port 0 cannot be connected to" if port == 0 else None
+
+
+def shorten(value: object) -> str:
+    """Write a value of any type and size for an error message.
+
+    YAML's aliases can make a small file a value whose `repr` fills the memory, and Python refuses
+    to write integers of more than some thousand digits.
+    """
+    try:
+        return _SHORT.repr(value)
+    except ValueError:
+        return f"a {type(value).__name__} too long to show"
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
