@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import signal
 import sys
+import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import cv2
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException
+from rclpy.executors import Executor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.timer import Timer
@@ -39,6 +38,7 @@ from efv2_ros.node.download_log import DownloadLog
 from efv2_ros.node.malloc import keep_memory, return_memory
 from efv2_ros.node.parameters import PARAMETERS, Change, Settings
 from efv2_ros.node.publishers import Outputs
+from efv2_ros.node.running import run
 from efv2_ros.node.stamps import StampOrder
 from efv2_ros.node.subscription import ImageSource
 from efv2_ros.node.transports import TRANSPORTS
@@ -47,7 +47,8 @@ from efv2_ros.runtimes.base import DeviceLostError
 from efv2_ros.vision.frame import Frame
 from efv2_ros.vision.nv12 import check
 
-_DRAIN_SECONDS = 5.0
+_DRAIN_TIMEOUT_S = 5.0
+_POLL_S = 0.2
 
 
 class ClassifierNode(LifecycleNode):
@@ -91,22 +92,25 @@ class ClassifierNode(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model and create what publishes; FAILURE, with one sentence, when it cannot."""
+        self._phase = "configuring"
         try:
             self._settings = self._running = parameters.read(self)
             TRANSPORTS[self._settings.transport].message_type()  # missing, it is missed here
-            self._engine = Engine(
-                self._settings.model_request(),
-                self._settings.view_options(),
-                self._deliver,
-                policy=self._settings.queue_policy,
-                on_dropped=lambda _, cause: self._statistics.dropped(cause),
-                on_progress=DownloadLog(self.get_logger()),
-            )
+            with self._reporting_meanwhile():
+                self._engine = Engine(
+                    self._settings.model_request(),
+                    self._settings.view_options(),
+                    self._deliver,
+                    policy=self._settings.queue_policy,
+                    on_dropped=lambda _, cause: self._statistics.dropped(cause),
+                    on_progress=DownloadLog(self.get_logger()),
+                    should_stop=lambda: not self.context.ok(),
+                )
             self._outputs = Outputs(self, every=self._settings.queue_policy == "all")
         except Exception as error:  # rclpy would swallow it without a word
             self._release()
             self._model_status.problem = str(error)
-            self.get_logger().error(f"cannot configure: {explained(error)}")
+            self._log_failure("cannot configure", error)
             return TransitionCallbackReturn.FAILURE
         self._model_status.problem = ""
         self._report_model(self._engine.classifier.model)
@@ -123,15 +127,14 @@ class ClassifierNode(LifecycleNode):
                 self._outputs.announce(self._engine.classifier)
             self._subscribe()
         except Exception as error:  # rclpy would swallow it without a word
-            self.get_logger().error(f"cannot activate: {explained(error)}")
+            self._log_failure("cannot activate", error)
             return TransitionCallbackReturn.ERROR
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Unsubscribe and publish what is still in work."""
         self._unsubscribe()
-        if self._engine is not None:
-            self._engine.drain(_DRAIN_SECONDS)
+        self._drain()
         self._phase = "inactive"
         return super().on_deactivate(state)
 
@@ -156,11 +159,23 @@ class ClassifierNode(LifecycleNode):
         self._release()
         super().destroy_node()
 
+    def _log_failure(self, what: str, error: Exception) -> None:
+        if self.context.ok():  # else the program was told to end, and this comes of it
+            self.get_logger().error(f"{what}: {explained(error)}")
+
+    def _drain(self) -> None:
+        """Wait until no frame is in work."""
+        end = time.monotonic() + _DRAIN_TIMEOUT_S
+        while self._engine is not None and not self._engine.drain(_POLL_S):
+            if time.monotonic() > end or not self.context.ok():
+                return
+
     def _release(self) -> None:
         self._unsubscribe()
-        if self._engine is not None:
-            self._engine.close()
-            self._engine = None
+        # Nobody is told any more of a change of models that ends now.
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.close()
         if self._outputs is not None:
             self._outputs.destroy()
             self._outputs = None
@@ -351,6 +366,31 @@ class ClassifierNode(LifecycleNode):
     def _on_timer(self) -> None:
         if self._source is not None:
             self._source.watch(self._steady.now().nanoseconds / 1e9)
+        self._report()
+
+    @contextmanager
+    def _reporting_meanwhile(self) -> Iterator[None]:
+        """Publish diagnostics from another thread while this one, the executor's, is busy."""
+        done = threading.Event()
+
+        def repeat() -> None:
+            while not done.wait(self._settings.diagnostics_period):
+                if not self.context.ok():
+                    return
+                try:
+                    self._report()
+                except Exception as error:  # this thread has nobody else to tell
+                    self._log_failure("cannot publish diagnostics", error)
+
+        thread = threading.Thread(target=repeat, name="diagnostics", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+    def _report(self) -> None:
         model = self._model_status.model
         self._diagnostics.publish(
             diagnostic_array(
@@ -366,34 +406,15 @@ def main(args: list[str] | None = None) -> int:
     """Run the node until it is told to stop."""
     cv2.setNumThreads(1)  # threads cost more than they bring at the sizes the node works on
     memory = keep_memory()  # before the middleware allocates
-    rclpy.init(args=args)
-    try:
-        _run(memory)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    except ParameterException as error:
-        print(f"efv2_classifier: {error.args[0]}", file=sys.stderr)
-        return 2
-    except Exception:
-        if rclpy.ok():
-            raise  # else it is the end of the context, met in the middle of something
-    finally:
-        rclpy.try_shutdown()
-    return 0
 
-
-def _run(memory: str) -> None:
-    node = ClassifierNode()
-    try:
-        if not node.get_parameter("keep_memory").value:
-            memory = return_memory()
-        node.get_logger().debug(memory)
+    def work(node: ClassifierNode, executor: Executor) -> None:
+        keeps_memory = node.get_parameter("keep_memory").value
+        node.get_logger().debug(memory if keeps_memory else return_memory())
         if node.get_parameter("autostart").value:
             node.start()
-        rclpy.spin(node)
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not cut this short
-        node.destroy_node()
+        executor.spin()
+
+    return run("efv2_classifier", ClassifierNode, work, args=args)
 
 
 if __name__ == "__main__":

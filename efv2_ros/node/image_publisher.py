@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 import sys
+import time
 from array import array
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import rclpy
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
-from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException
+from rclpy.executors import Executor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.task import Future
@@ -22,12 +21,14 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from efv2_ros.errors import Efv2Error
 from efv2_ros.node import conversions
+from efv2_ros.node.running import run
 from efv2_ros.pictures.encode import ENCODERS, encode
 from efv2_ros.pictures.pictures import Pictures
-from efv2_ros.vision.frame import Frame, FrameError, Header
+from efv2_ros.vision.frame import Frame, Header
 
 _QUEUE = 10
-_ACKNOWLEDGEMENT = Duration(seconds=10)
+_ACKNOWLEDGEMENT_TIMEOUT_S = 10.0
+_POLL_S = 0.1
 
 ENCODINGS = (*ENCODERS, "jpeg")
 """What can be published; `jpeg` is for CompressedImage."""
@@ -118,13 +119,20 @@ class ImagePublisher(Node):
         frame = next(self._frames, None)
         if frame is None:
             self._timer.cancel()
-            self._publisher.wait_for_all_acked(_ACKNOWLEDGEMENT)
+            self._await_acknowledgements()
             self.finished.set_result(None)
             return
         now = self.get_clock().now().to_msg()
         header = Header(now.sec, now.nanosec, self._frame_id)
         image = encode(frame, self._encoding, self._width, self._height)
         self._publisher.publish(_message(replace(image, header=header)))
+
+    def _await_acknowledgements(self) -> None:
+        """Wait until reliable subscribers have every image."""
+        end = time.monotonic() + _ACKNOWLEDGEMENT_TIMEOUT_S
+        while self.context.ok() and time.monotonic() < end:
+            if self._publisher.wait_for_all_acked(Duration(seconds=_POLL_S)):
+                return
 
 
 def _message(frame: Frame) -> Image | CompressedImage:
@@ -137,19 +145,11 @@ def _message(frame: Frame) -> Image | CompressedImage:
 
 def main(args: list[str] | None = None) -> int:
     """Publish until the images end or the node is told to stop."""
-    rclpy.init(args=args)
-    try:
-        node = ImagePublisher()
-        rclpy.spin_until_future_complete(node, node.finished)
-        node.destroy_node()
-    except (Efv2Error, FrameError, ParameterException) as error:
-        print(f"image_publisher: {error}", file=sys.stderr)
-        return 1
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    finally:
-        rclpy.try_shutdown()
-    return 0
+
+    def work(node: ImagePublisher, executor: Executor) -> None:
+        executor.spin_until_future_complete(node.finished)
+
+    return run("image_publisher", ImagePublisher, work, args=args)
 
 
 if __name__ == "__main__":
