@@ -130,6 +130,10 @@ class StreamStatus:
         self._state = state
         self._stale_after = stale_after
         self._since: int | None = None
+        """From when frames are expected, in nanoseconds; None while none are."""
+        self._previous = 0
+        self._received_before = 0
+        """Frames received before `_since`."""
         self._reported_drops = 0
 
     def run(self, now: int) -> DiagnosticStatus:
@@ -143,10 +147,12 @@ class StreamStatus:
         elif now == 0:
             level, summary = DiagnosticStatus.WARN, "use_sim_time is set and /clock is silent"
         else:
-            if self._since is None or now < self._since:
-                self._since = now
-            arrival = max(self._since, last) if last is not None and last <= now else self._since
-            silence = (now - arrival) / 1e9
+            if self._since is None or now < self._previous:  # activated, or time went back
+                self._since, self._received_before = now, received
+            self._previous = now
+            is_arriving = received > self._received_before
+            arrival = last if last is not None and is_arriving else self._since
+            silence = max(0, now - arrival) / 1e9
             failures = sum(count for cause, count in drops.items() if cause not in _BY_DESIGN)
             if silence > self._stale_after():
                 level = DiagnosticStatus.STALE

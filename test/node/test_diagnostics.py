@@ -51,6 +51,24 @@ def test_end_to_end_is_left_out_where_the_clocks_disagree():
     assert durations(outcome, 0.1, 0.5, 9 * SECOND, 10 * SECOND) == own
 
 
+@pytest.mark.parametrize("restart", [1005, 1009, 990])
+def test_time_that_goes_back_is_no_silence(restart):
+    """A bag that is played again: the time in between never was."""
+    statistics = Statistics()
+    task = StreamStatus(statistics, lambda: "active", lambda: 3.0)
+    task.run(1000 * SECOND)
+    for second in range(1001, 1011):
+        statistics.received(second * SECOND)
+    assert task.run(1010 * SECOND).level == DiagnosticStatus.OK
+    assert task.run(restart * SECOND).level == DiagnosticStatus.OK
+    assert task.run((restart + 2) * SECOND).level == DiagnosticStatus.OK
+    assert task.run((restart + 4) * SECOND).level == DiagnosticStatus.STALE
+    # The images of the time before do not count, even where their time comes again.
+    assert task.run((restart + 6) * SECOND).level == DiagnosticStatus.STALE
+    statistics.received((restart + 7) * SECOND)
+    assert task.run((restart + 8) * SECOND).level == DiagnosticStatus.OK
+
+
 @pytest.mark.parametrize("state", ["unconfigured", "inactive", "disabled", "finalized"])
 def test_silence_is_stale_only_where_images_are_expected(stream, state):
     states = iter(["active", "active", state])
