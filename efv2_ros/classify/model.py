@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,8 @@ from efv2_ros.models.catalog import Catalog, ModelSpec, spec_for_file
 from efv2_ros.models.inputs import expand_user
 from efv2_ros.models.labels import LabelsError, load_labels
 from efv2_ros.models.modelfile import ModelError
-from efv2_ros.models.store import ResolvedModel, resolve
-from efv2_ros.runtimes.base import ImageInput, Runtime, open_runtime
+from efv2_ros.models.store import ResolvedModel, find, resolve
+from efv2_ros.runtimes.base import ImageInput, Runtime, RuntimeKind, open_runtime
 
 if TYPE_CHECKING:
     from efv2_ros.models.download import DownloadProgress
@@ -76,6 +77,34 @@ def find_model(
     return _find(_as_request(request), on_progress, should_stop)[1]
 
 
+def check_request(request: ModelRequest) -> None:
+    """Refuse what no download can fix, without loading, fetching or building anything.
+
+    A request that passes may still fail: in the download, or because the runtime cannot run the
+    file.
+
+    Raises:
+        ModelError: The catalog has no such model or is broken, a file that is named is not there,
+            the file is damaged, or there is none and none may be fetched or built.
+        RuntimeUnavailableError: There is no such runtime, or none that works here.
+        LabelsError: The labels cannot be read or are not one for each class.
+    """
+    name, kind, spec, path = _look_up(request)
+    if request.runtime == name:  # `auto` takes only what works
+        kind.probe()
+    with _named_errors():
+        find(
+            spec,
+            kind.model_format,
+            model_path=path,
+            allow_download=request.allow_download,
+            allow_untrained=request.allow_untrained,
+        )
+    # A file of the user's own for the BPU says nothing of its classes before it is loaded.
+    if spec.labels is not None and (spec.files or kind.model_format == "onnx"):
+        load_labels(spec.labels, spec.classes)
+
+
 def _as_request(request: ModelRequest | str) -> ModelRequest:
     return ModelRequest(model_size=request) if isinstance(request, str) else request
 
@@ -86,11 +115,10 @@ def _find(
     should_stop: Callable[[], bool] | None,
 ) -> tuple[str, ResolvedModel]:
     """Find the runtime's name and the file for it; see `find_model`."""
-    name, kind = request.select_runtime()
-    try:
-        path = expand_user(request.model_path) if request.model_path else None
+    name, kind, spec, path = _look_up(request)
+    with _named_errors():
         return name, resolve(
-            _describe(request, path),
+            spec,
             kind.model_format,
             model_path=path,
             allow_download=request.allow_download,
@@ -98,7 +126,22 @@ def _find(
             on_progress=on_progress,
             should_stop=should_stop,
         )
-    except OSError as error:  # a name that no file can have, or a folder one may not look into
+
+
+def _look_up(request: ModelRequest) -> tuple[str, RuntimeKind, ModelSpec, Path | None]:
+    """Find the runtime by name and kind, the model's description, and the path that is given."""
+    name, kind = request.select_runtime()
+    with _named_errors():
+        path = expand_user(request.model_path) if request.model_path else None
+        return name, kind, _describe(request, path), path
+
+
+@contextmanager
+def _named_errors() -> Iterator[None]:
+    """Turn an OSError into a ModelError: a name that no file can have, a folder that is closed."""
+    try:
+        yield
+    except OSError as error:
         raise ModelError(f"cannot look for the model: {error}") from error
 
 

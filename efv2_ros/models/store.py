@@ -114,21 +114,69 @@ def resolve(
     to look further, and so is a `model_path` without the file.
 
     Args:
-        spec: the model.
-        format: which of its files.
-        model_path: a model file, or a folder that holds the catalog's file.
-        allow_download: fetch the file into the user cache where it is in no place.
-        allow_untrained: make do with seeded random weights where there is no trained model
+        spec: The model.
+        format: Which of its files.
+        model_path: A model file, or a folder that holds the catalog's file.
+        allow_download: Fetch the file into the user cache if it is in none of the places.
+        allow_untrained: Build a network with seeded random weights if there is no trained model
             (EfficientFormerV2 as ONNX only).
-        on_progress: told of a download's progress.
-        should_stop: see `download`.
+        on_progress: See `download`.
+        should_stop: See `download`.
 
     Raises:
-        ModelNotFoundError: there is no such file.
-        ModelCorruptError: the file differs from its lock file.
-        ModelFormatError: the file is not a model, or of another format.
-        DownloadError: the file could not be fetched, and nothing else is allowed.
-        DownloadStoppedError: `should_stop` said yes.
+        ModelNotFoundError: There is no such file.
+        ModelCorruptError: The file differs from its lock file.
+        ModelFormatError: The file is not a model, or of another format.
+        DownloadError: The file could not be fetched, and nothing else is allowed.
+        DownloadStoppedError: `should_stop` returned True.
+    """
+    found = find(
+        spec,
+        format,
+        model_path=model_path,
+        allow_download=allow_download,
+        allow_untrained=allow_untrained,
+    )
+    if found is not None:
+        return found
+    size = _untrained_size(spec, format) if allow_untrained else None
+    if allow_download and _url(spec, format) is not None:
+        from efv2_ros.models.download import DownloadStoppedError
+
+        try:
+            return fetch(spec, format, on_progress=on_progress, should_stop=should_stop)
+        except DownloadStoppedError:
+            raise
+        except ModelError as error:
+            if size is None:
+                raise
+            _log.warning("%s", error)
+    assert size is not None, "find() raises if neither is allowed"
+    return _resolved(spec, _untrained(spec, size), "untrained")
+
+
+def find(
+    spec: ModelSpec,
+    format: ModelFormat,
+    *,
+    model_path: Path | None = None,
+    allow_download: bool = False,
+    allow_untrained: bool = False,
+) -> ResolvedModel | None:
+    """Find a model's file on this machine and check it; fetch and build nothing.
+
+    Args:
+        spec: The model.
+        format: Which of its files.
+        model_path: See `resolve`.
+        allow_download: See `resolve`.
+        allow_untrained: See `resolve`.
+
+    Returns:
+        The file, or None if it is not here and `resolve` would fetch or build it.
+
+    Raises:
+        ModelError: As `resolve`, except for what goes wrong in a download.
     """
     if model_path is None:
         _adopt(spec, format)
@@ -136,21 +184,12 @@ def resolve(
     if found is not None:
         path, origin = found
         return _resolved(spec, _checked(spec, path, format), origin)
-    if model_path is not None:
-        raise _not_found(spec, format, model_path)
-    size = _network_size(spec) if allow_untrained and format == "onnx" else None
-    if allow_download and _url(spec, format) is not None:
-        try:
-            return fetch(spec, format, on_progress=on_progress, should_stop=should_stop)
-        except ModelError as error:
-            from efv2_ros.models.download import DownloadStoppedError
-
-            if size is None or isinstance(error, DownloadStoppedError):
-                raise
-            _log.warning("%s", error)
-    if size is not None:
-        return _resolved(spec, _untrained(spec, size), "untrained")
-    raise _not_found(spec, format, None)
+    if model_path is None:
+        if allow_download and _url(spec, format) is not None:
+            return None
+        if allow_untrained and _untrained_size(spec, format) is not None:
+            return None
+    raise _not_found(spec, format, model_path)
 
 
 def fetch(
@@ -415,8 +454,10 @@ def _problem(spec: ModelSpec, path: Path, format: ModelFormat) -> str | None:
 # --- The untrained network
 
 
-def _network_size(spec: ModelSpec) -> network.Size | None:
-    """The EfficientFormerV2 size that an entry describes; None for another model."""
+def _untrained_size(spec: ModelSpec, format: ModelFormat) -> network.Size | None:
+    """The size of EfficientFormerV2 that can be built for an entry; None for another model."""
+    if format != "onnx":
+        return None
     image = (spec.height, spec.width, spec.classes)
     if image != (network.IMAGE_SIDE, network.IMAGE_SIDE, network.CLASSES):
         return None
