@@ -31,7 +31,7 @@ def spare_slots(slots: int) -> int:
     return slots + 1
 
 
-class Stages(Protocol[Item_contra, Outcome_co]):
+class Processor(Protocol[Item_contra, Outcome_co]):
     """What is done with an item, in three steps; threads call them side by side."""
 
     def prepare(self, item: Item_contra) -> Any:
@@ -50,10 +50,10 @@ class Stages(Protocol[Item_contra, Outcome_co]):
 class _Job(Generic[Item, Outcome]):
     """An item on its way."""
 
-    __slots__ = ("content", "error", "is_done", "item", "since", "stages", "waited")
+    __slots__ = ("content", "error", "is_done", "item", "processor", "since", "waited")
 
-    def __init__(self, item: Item, since: float, stages: Stages[Item, Outcome]) -> None:
-        self.item, self.since, self.stages = item, since, stages
+    def __init__(self, item: Item, since: float, processor: Processor[Item, Outcome]) -> None:
+        self.item, self.since, self.processor = item, since, processor
         self.waited = 0.0
         self.content: Any = item
         self.error: Exception | None = None
@@ -73,7 +73,7 @@ class Pipeline(Generic[Item, Outcome]):
     """A mailbox, worker threads, and a thread that delivers in order.
 
     Args:
-        stages: What is done with the items. `replace` changes it while items flow.
+        processor: What is done with the items. `replace` changes it while items flow.
         on_outcome: Receives every item with its outcome, or with the exception that a stage
             raised, and the seconds the item waited for its turns. Calls never overlap. It must
             not raise.
@@ -87,14 +87,14 @@ class Pipeline(Generic[Item, Outcome]):
 
     def __init__(
         self,
-        stages: Stages[Item, Outcome],
+        processor: Processor[Item, Outcome],
         on_outcome: Callable[[Item, Outcome | Exception, float], None],
         *,
         slots: int = 1,
         policy: QueuePolicy = "latest",
         on_dropped: Callable[[Item, DropCause], None] = lambda item, cause: None,
     ) -> None:
-        self._stages = stages
+        self._processor = processor
         self._on_outcome = on_outcome
         self._on_dropped = on_dropped
         self._policy = policy
@@ -103,7 +103,7 @@ class Pipeline(Generic[Item, Outcome]):
         self._jobs: deque[_Job[Item, Outcome]] = deque()  # in the order of their items
         self._prepared: set[_Job[Item, Outcome]] = set()
         self._preparing = self._working = self._done = 0
-        self._running: Counter[Stages[Item, Outcome]] = Counter()
+        self._running: Counter[Processor[Item, Outcome]] = Counter()
         self._closed = False
         # One state, and whom its changes concern: workers, the deliverer, and those who call.
         lock = threading.RLock()
@@ -139,15 +139,17 @@ class Pipeline(Generic[Item, Outcome]):
         if replaced is not None:
             self._on_dropped(replaced, "superseded")
 
-    def replace(self, stages: Stages[Item, Outcome]) -> None:
-        """Use `stages` for every item taken from now on.
+    def replace(self, processor: Processor[Item, Outcome]) -> None:
+        """Use `processor` for every item taken from now on.
 
         Returns when the last item of the previous ones has been delivered, so that what they used
         can be freed. One call at a time.
         """
         with self._changed:
-            previous, self._stages = self._stages, stages
-            self._changed.wait_for(lambda: previous is self._stages or not self._running[previous])
+            previous, self._processor = self._processor, processor
+            self._changed.wait_for(
+                lambda: previous is self._processor or not self._running[previous]
+            )
 
     def drain(self, timeout: float) -> bool:
         """Wait until nothing is waiting or running; False when `timeout` seconds are over."""
@@ -204,10 +206,10 @@ class Pipeline(Generic[Item, Outcome]):
             else:
                 return False
         if not is_prepared:
-            job.step(job.stages.prepare)
+            job.step(job.processor.prepare)
             if not self._is_next(job):
                 return True  # it waits for its turn, with whoever is free then
-        job.step(job.stages.work)
+        job.step(job.processor.work)
         with self._workable:
             self._working -= 1
             self._finish(job)
@@ -215,9 +217,9 @@ class Pipeline(Generic[Item, Outcome]):
 
     def _begin_preparation(self) -> _Job[Item, Outcome]:
         item, since = self._waiting.popleft()
-        job = _Job(item, since, self._stages)
+        job = _Job(item, since, self._processor)
         self._jobs.append(job)
-        self._running[self._stages] += 1
+        self._running[self._processor] += 1
         self._preparing += 1
         self._changed.notify_all()
         return job
@@ -257,7 +259,7 @@ class Pipeline(Generic[Item, Outcome]):
 
     def _drop(self, job: _Job[Item, Outcome], cause: DropCause) -> None:
         """Do without an item that was prepared; the lock is not held."""
-        job.stages.discard(job.content)
+        job.processor.discard(job.content)
         self._on_dropped(job.item, cause)
         with self._changed:
             self._forget(job)
@@ -273,7 +275,7 @@ class Pipeline(Generic[Item, Outcome]):
     def _forget(self, job: _Job[Item, Outcome]) -> None:
         """What remains to be done once a job is delivered or dropped."""
         self._jobs.remove(job)
-        self._running[job.stages] -= 1
+        self._running[job.processor] -= 1
         self._running += Counter()  # forgets what is at zero, and so lets it be freed
         if self._may_work():  # the job that is now the oldest may have had to wait
             self._workable.notify()
@@ -293,7 +295,7 @@ class Pipeline(Generic[Item, Outcome]):
                 if self._may_work():
                     self._workable.notify()
             if job.error is None:
-                job.step(job.stages.finish)
+                job.step(job.processor.finish)
             outcome: Outcome | Exception = job.content if job.error is None else job.error
             self._on_outcome(job.item, outcome, job.waited)
             with self._changed:

@@ -54,7 +54,8 @@ class ImageInput:
         scale: Multiplied afterwards.
 
     Raises:
-        ValueError: `mean` or `scale` is not three finite numbers, or `scale` is zero.
+        ValueError: A side is not even and positive, `mean` or `scale` is not three finite numbers,
+            or `scale` is zero.
     """
 
     height: int = 224
@@ -64,6 +65,8 @@ class ImageInput:
     scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     def __post_init__(self) -> None:
+        if self.height < 2 or self.width < 2 or self.height % 2 or self.width % 2:
+            raise ValueError(f"an NV12 image has even sides, not {self.width}x{self.height}")
         for name, values in (("mean", self.mean), ("scale", self.scale)):
             if len(values) != 3 or not all(map(math.isfinite, values)):
                 raise ValueError(f"{name} must be three finite numbers, not {values}")

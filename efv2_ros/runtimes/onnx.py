@@ -192,7 +192,10 @@ def _check_signature(session: ort.InferenceSession, path: Path, image: ImageInpu
             raise ModelLoadError(f"{path} takes {inputs[0].shape}, not {wanted}")
     if len(outputs) != 1 or outputs[0].type != "tensor(float)":
         raise ModelLoadError(f"{path} must have one float output")
-    return math.prod(_extent(n) for n in outputs[0].shape)
+    classes = math.prod(_extent(n) for n in outputs[0].shape)
+    if classes < 1:
+        raise ModelLoadError(f"{path} gives output of shape {outputs[0].shape}, without a class")
+    return classes
 
 
 def _extent(dimension: int | str | None) -> int:

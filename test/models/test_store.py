@@ -2,6 +2,7 @@ import dataclasses
 import errno
 import hashlib
 import json
+import signal
 import subprocess
 import sys
 
@@ -447,6 +448,28 @@ def test_a_stopped_download_is_no_reason_for_the_untrained_network(server, place
             on_progress=lambda done, total: told.append(done),
             should_stop=lambda: told[-1:] == [100],
         )
+
+
+def test_ctrl_c_ends_the_command_while_its_download_stalls(server, tmp_path):
+    catalog = tmp_path / "catalog.yaml"
+    entry = {
+        "input": {"height": 64, "width": 64},
+        "classes": 10,
+        "files": {"onnx": server.url("tiny.onnx")},
+    }
+    catalog.write_text(json.dumps({"models": {"tiny": entry}}))
+    server.behaviour.stall_after = [100]
+    command = ["efv2", "models", "fetch", "tiny", "--catalog", str(catalog)]
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        f"sys.argv = {command}; from efv2_ros.cli.main import main; sys.exit(main())"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) as process:
+        assert server.asked.wait(60)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=10)  # of the 30 s for which the server stalls
+    assert process.returncode not in (0, None)
+    assert not server.release.is_set()
 
 
 def test_nothing_is_imported_for_a_download_that_does_not_happen(tmp_path, model):
