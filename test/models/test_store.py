@@ -162,10 +162,10 @@ def test_a_file_without_an_address(places):
     spec = ModelSpec("own", "own", 64, 64, 3, files={"onnx": ModelFileSource(None, "own.onnx")})
     with pytest.raises(ModelNotFoundError, match=r"own\.onnx is not in .*: put the file there"):
         resolve(spec, "onnx", allow_download=True)
-    with pytest.raises(ModelNotFoundError, match=r"lists no \.bin of own: give model_path"):
+    with pytest.raises(ModelNotFoundError, match=r"lists no \.bin of own: set model_path"):
         resolve(spec, "bin", allow_download=True)
     for format in ("onnx", "bin"):
-        with pytest.raises(ModelNotFoundError, match="no address"):
+        with pytest.raises(ModelNotFoundError, match="no URL"):
             fetch(spec, format)
 
 
@@ -269,7 +269,7 @@ def test_what_is_not_a_model_never_replaces_one(spec, fetched, server, model):
     ]:
         server.behaviour.content = content
         with pytest.raises(
-            ModelFormatError, match=f"tiny.onnx did not bring a model: .*{complaint}"
+            ModelFormatError, match=f"tiny.onnx did not return a model: .*{complaint}"
         ):
             fetch(spec, "onnx", update=True)
         assert fetched.read_bytes() == good
