@@ -9,8 +9,10 @@ import sys
 import onnx
 import pytest
 import tiny_models
+from click.testing import CliRunner
 from http_server import serving
 
+from efv2_ros.cli.models import models
 from efv2_ros.models import store
 from efv2_ros.models.catalog import Catalog, ModelFileSource, ModelSpec
 from efv2_ros.models.download import DownloadError, DownloadStoppedError
@@ -470,6 +472,25 @@ def test_ctrl_c_ends_the_command_while_its_download_stalls(server, tmp_path):
         process.communicate(timeout=10)  # of the 30 s for which the server stalls
     assert process.returncode not in (0, None)
     assert not server.release.is_set()
+
+
+def test_the_commands_show_names_and_paths_as_they_are(server, tmp_path, model):
+    """Not as markup, of which `[/]` would be an error and `[b]` would not be seen."""
+    catalog = tmp_path / "catalog.yaml"
+    entry = {
+        "size": "[/] [b]",
+        "input": {"height": 64, "width": 64},
+        "classes": 10,
+        "files": {"onnx": server.url("%5Bb%5D.onnx")},
+    }
+    catalog.write_text(json.dumps({"models": {"odd": entry}}))
+    run = CliRunner().invoke
+    for command in (["fetch", "odd"], ["list"], ["verify"]):
+        done = run(models, [*command, "--catalog", str(catalog)], env={"COLUMNS": "300"})
+        assert done.exit_code == 0, done.output + str(done.exception)
+        assert "[/] [b]" in done.output
+    done = run(models, ["build", "s0", str(tmp_path / "[b].onnx")])
+    assert "[b].onnx" in done.output
 
 
 def test_nothing_is_imported_for_a_download_that_does_not_happen(tmp_path, model):
