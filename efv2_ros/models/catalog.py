@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, cast
 from urllib.parse import unquote, urlsplit
 
-from efv2_ros.models.inputs import expand_user, shorten, url_problem
+from efv2_ros.models.inputs import expand_user, read_input, shorten, url_problem
 from efv2_ros.models.modelfile import (
     MODEL_FORMATS,
     ModelError,
@@ -222,7 +222,7 @@ def _read(path: Path) -> Iterator[ModelSpec]:
     import yaml  # type: ignore[import-untyped]
 
     try:
-        content = path.read_bytes()
+        content = read_input(path, max_mib=1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = (isinstance(error, OSError) and error.strerror) or error
         raise CatalogError(f"catalog {path} cannot be read: {reason}") from error

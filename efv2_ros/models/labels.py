@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from efv2_ros.errors import Efv2Error
-from efv2_ros.models.inputs import shorten
+from efv2_ros.models.inputs import read_input, shorten
 
 
 class LabelsError(Efv2Error, ValueError):
@@ -48,7 +48,7 @@ def load_class_names(path: Path, count: int) -> tuple[tuple[str, ...], ...]:
         LabelsError: See `load_labels`.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_input(path, max_mib=16).decode("utf-8-sig")
     except (OSError, ValueError) as error:  # ValueError: no UTF-8, or a NUL in the name
         raise LabelsError(f"cannot read labels file {path}: {error}") from error
     match path.suffix.lower():
