@@ -1,4 +1,4 @@
-"""A stream of frames through a classifier that can be exchanged while frames flow."""
+"""Classify a stream of frames; the model can be changed while frames arrive."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 
 class Engine:
-    """Owns a model and the pipeline in front of it.
+    """A loaded model and the pipeline that feeds it.
 
     Args:
         request: The first model.
-        options: How frames are looked at.
+        options: How frames are converted, and how many results each one gets.
         on_outcome: See `Pipeline`.
         policy: See `Pipeline`.
         on_dropped: See `Pipeline`.
         on_progress: See `load_model`.
-        should_stop: See `load_model`; `close` stops a download too.
+        should_stop: See `load_model`. `close` stops a download too.
 
     Raises:
         Efv2Error: What `load_model` raises.
@@ -54,16 +54,16 @@ class Engine:
             policy=policy,
             on_dropped=on_dropped,
         )
-        # One thread: changes take effect in the order in which they were asked for.
+        # A single thread, so that changes take effect in the order of the calls.
         self._changes = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model-change")
 
     def submit(self, frame: Frame) -> None:
         """See `Pipeline.submit`."""
         self._pipeline.submit(frame)
 
-    def drain(self, timeout: float) -> bool:
+    def drain(self, timeout_s: float) -> bool:
         """See `Pipeline.drain`."""
-        return self._pipeline.drain(timeout)
+        return self._pipeline.drain(timeout_s)
 
     def change(
         self,
@@ -71,21 +71,22 @@ class Engine:
         options: ViewOptions,
         on_done: Callable[[Exception | None], None],
     ) -> None:
-        """Exchange the model, the options, or both, beside the running ones.
+        """Load another model, change the options, or both, while the old ones keep working.
 
-        Returns at once. Every frame is classified by the old or by the new classifier, none by
-        neither, and no result of the old one follows one of the new.
+        Returns at once. Every frame is classified, by the old or by the new classifier, and all
+        results of the old one come before those of the new one.
 
         Args:
-            request: The model wanted from now on.
-            options: How frames are looked at from now on.
-            on_done: Called in another thread, with None once the last result of the old classifier
-                has been delivered, or with the reason why the old one goes on.
+            request: The new model.
+            options: The new options.
+            on_done: Called in another thread: with None after the last result of the old
+                classifier has been delivered, or with the exception because of which the old
+                classifier stays in use.
         """
         self._changes.submit(self._change, request, options, on_done)
 
     def close(self) -> None:
-        """End a download, let everything else that runs finish, then free the model."""
+        """Stop a download, wait for running inferences and deliveries, then free the model."""
         self._closing = True
         self._changes.shutdown(wait=True, cancel_futures=True)
         self._pipeline.close()
@@ -110,7 +111,7 @@ class Engine:
             same = request == old.model.request
             model = old.model if same else self._load(request)
             new = Classifier(model, options)
-        except Exception as error:  # whatever is wrong with the new one, the old one goes on
+        except Exception as error:  # whatever went wrong, the old model stays in use
             on_done(error)
             return
         self.classifier = new

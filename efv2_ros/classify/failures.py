@@ -1,4 +1,4 @@
-"""What is said of an exception: its cause in the diagnostics, its words in the log."""
+"""Describe an exception: its cause for /diagnostics, its text for the log."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from efv2_ros.vision.frame import FrameError
 
 
 def cause_of(error: Exception) -> str:
-    """The cause under which a frame that met the error is counted as dropped."""
+    """Name the cause under which a frame that failed with this error is counted as dropped."""
     match error:
         case FrameError():
             return error.fault
@@ -24,7 +24,7 @@ def cause_of(error: Exception) -> str:
 
 
 def explained(error: Exception) -> str:
-    """The message of an error that is meant for people, the traceback of any other."""
+    """Give the message of an error that is meant for people; of any other, the traceback."""
     if isinstance(error, (Efv2Error, FrameError, ValueError)):
         return str(error)
     return "".join(traceback.format_exception(error))

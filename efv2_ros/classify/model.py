@@ -1,8 +1,9 @@
-"""Finding, checking and loading a model."""
+"""Find, check and load the model that a request asks for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,8 @@ from efv2_ros.models.catalog import Catalog, ModelSpec, spec_for_file
 from efv2_ros.models.inputs import expand_user
 from efv2_ros.models.labels import LabelsError, load_labels
 from efv2_ros.models.modelfile import ModelError
-from efv2_ros.models.store import ResolvedModel, resolve
-from efv2_ros.runtimes.base import ImageInput, Runtime, open_runtime
+from efv2_ros.models.store import ResolvedModel, find, resolve
+from efv2_ros.runtimes.base import ImageInput, Runtime, RuntimeKind, open_runtime
 
 if TYPE_CHECKING:
     from efv2_ros.models.download import DownloadProgress
@@ -22,14 +23,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A model in memory with all that describes it. Made by `load_model`.
+    """A loaded model and its description, made by `load_model`.
+
+    Use it in a `with` statement or call `close`.
 
     Attributes:
-        request: What was asked for.
-        file: What was found.
-        image: The image the model takes.
-        runtime: What runs it.
-        labels: A name for each class; an untrained network's say that it is.
+        request: The request it was loaded for.
+        file: The model file, its origin and its catalog entry.
+        image: Size and value range of the model's input.
+        runtime: The runtime that holds the model and runs it.
+        labels: The name of each class, in the order of the outputs. The names of an untrained
+            network end in "(untrained)".
     """
 
     request: ModelRequest
@@ -40,7 +44,7 @@ class Model:
 
     @property
     def name(self) -> str:
-        """The model's name; an untrained one says so."""
+        """The model's name, with "(untrained)" if it has random weights."""
         return f"{self.file.spec.name} (untrained)" if self.file.untrained else self.file.spec.name
 
     def __enter__(self) -> Model:
@@ -50,7 +54,7 @@ class Model:
         self.close()
 
     def close(self) -> None:
-        """Free the runtime."""
+        """Free the model's memory. No inference may be running."""
         self.runtime.close()
 
 
@@ -68,12 +72,41 @@ def find_model(
         should_stop: See `load_model`.
 
     Raises:
-        ModelError: The catalog has no such model or is broken, there is no such file, or the
-            file is damaged.
-        DownloadStoppedError: `should_stop` said yes.
+        ModelError: The catalog has no such model or cannot be used, there is no such file, or
+            the file is damaged.
+        DownloadStoppedError: `should_stop` returned True.
         RuntimeUnavailableError: There is no such runtime, or none that works here.
     """
     return _find(_as_request(request), on_progress, should_stop)[1]
+
+
+def check_request(request: ModelRequest) -> None:
+    """Refuse what no download can fix, without loading, fetching or building anything.
+
+    A request that passes may still fail: in the download, or because the runtime cannot run the
+    file.
+
+    Raises:
+        ModelError: The catalog has no such model or cannot be used, a file it names does not
+            exist, the model file is damaged, or there is no model file and none may be fetched or
+            built.
+        RuntimeUnavailableError: There is no such runtime, or none that works here.
+        LabelsError: The labels cannot be read, or their number is not that of the classes.
+    """
+    name, kind, spec, path = _look_up(request)
+    if request.runtime == name:  # `auto` takes only what works
+        kind.probe()
+    with _named_errors():
+        find(
+            spec,
+            kind.model_format,
+            model_path=path,
+            allow_download=request.allow_download,
+            allow_untrained=request.allow_untrained,
+        )
+    # The number of classes of a .bin that no catalog lists is unknown before it is loaded.
+    if spec.labels is not None and (spec.files or kind.model_format == "onnx"):
+        load_labels(spec.labels, spec.classes)
 
 
 def _as_request(request: ModelRequest | str) -> ModelRequest:
@@ -86,11 +119,10 @@ def _find(
     should_stop: Callable[[], bool] | None,
 ) -> tuple[str, ResolvedModel]:
     """Find the runtime's name and the file for it; see `find_model`."""
-    name, kind = request.select_runtime()
-    try:
-        path = expand_user(request.model_path) if request.model_path else None
+    name, kind, spec, path = _look_up(request)
+    with _named_errors():
         return name, resolve(
-            _describe(request, path),
+            spec,
             kind.model_format,
             model_path=path,
             allow_download=request.allow_download,
@@ -98,7 +130,22 @@ def _find(
             on_progress=on_progress,
             should_stop=should_stop,
         )
-    except OSError as error:  # a name that no file can have, or a folder one may not look into
+
+
+def _look_up(request: ModelRequest) -> tuple[str, RuntimeKind, ModelSpec, Path | None]:
+    """Find the runtime by name and kind, the model's description, and the path that is given."""
+    name, kind = request.select_runtime()
+    with _named_errors():
+        path = expand_user(request.model_path) if request.model_path else None
+        return name, kind, _describe(request, path), path
+
+
+@contextmanager
+def _named_errors() -> Iterator[None]:
+    """Turn an OSError into a ModelError: a name that no file can have, a folder that is closed."""
+    try:
+        yield
+    except OSError as error:
         raise ModelError(f"cannot look for the model: {error}") from error
 
 
@@ -112,17 +159,17 @@ def load_model(
     """Find, check and load a model.
 
     Args:
-        request: Which model, and how to run it; a text is a model size of the catalog.
+        request: The model and how to run it. A str is a model size, such as "s0".
         on_progress: Called with the bytes received and expected while the model is downloaded.
         should_stop: Polled several times a second while the model is downloaded; the download
             ends once it returns True.
-        pipelined: The model is for a `Pipeline`, which prepares images ahead of the running
-            inferences; the runtime gets the slots for them.
+        pipelined: Reserve slots for a `Pipeline`, which prepares images while others are in
+            inference.
 
     Raises:
         ModelError, RuntimeUnavailableError: As `find_model`.
-        ModelLoadError: The file is not a model the runtime can run.
-        LabelsError: The labels cannot be read or are not one for each class.
+        ModelLoadError: The runtime cannot run the file.
+        LabelsError: The labels cannot be read, or their number is not that of the classes.
     """
     request = _as_request(request)
     name, file = _find(request, on_progress, should_stop)
@@ -143,7 +190,7 @@ def load_model(
 
 
 def _describe(request: ModelRequest, path: Path | None) -> ModelSpec:
-    """Take the catalog's entry, or describe a file of the user's own."""
+    """Take the description from the catalog, or from the file if no catalog lists it."""
     catalog = Catalog.load(*([expand_user(request.catalog_file)] if request.catalog_file else []))
     entry = catalog[request.model_size]
     given: dict[str, Any] = {
@@ -158,7 +205,7 @@ def _describe(request: ModelRequest, path: Path | None) -> ModelSpec:
         return replace(entry, **given)
     spec = spec_for_file(path, **given)
     if spec.labels is None and spec.classes == entry.classes:
-        return replace(spec, labels=entry.labels)  # the same classes, trained anew
+        return replace(spec, labels=entry.labels)  # most likely retrained on the same classes
     return spec
 
 

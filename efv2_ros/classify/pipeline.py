@@ -1,9 +1,9 @@
-"""From a stream of items to a stream of results in the same order. No ROS, no OpenCV.
+"""A pipeline of threads: items in, results out in the same order. Knows neither ROS nor OpenCV.
 
-A producer puts items into a mailbox. Workers prepare them and work on them, `slots` at once on the
-accelerator, and while those wait for it, others prepare what comes next: an accelerator finds its
-next item ready. Another thread finishes and delivers the results one at a time, in the order of
-the items, while the workers are back at work.
+A producer submits items. Worker threads prepare them and run them on the accelerator, `slots` at
+once. While some wait for the accelerator, others prepare the next items, so that the accelerator
+never waits. One more thread finishes the results and delivers them, one at a time and in the order
+of the items, while the workers continue.
 """
 
 from __future__ import annotations
@@ -24,77 +24,76 @@ DropCause = Literal["superseded", "closed"]
 
 
 def spare_slots(slots: int) -> int:
-    """How many prepared things there may be beyond those that `slots` work on.
+    """Number of items that may be prepared beyond the `slots` that the accelerator works on.
 
-    As many as are in preparation at once, and one that is ready.
+    These are the `slots` items that are in preparation at once, and one that is ready.
     """
     return slots + 1
 
 
-class Stages(Protocol[Item_contra, Outcome_co]):
-    """What is done with an item, in three steps; threads call them side by side."""
+class Processor(Protocol[Item_contra, Outcome_co]):
+    """The work on an item, in three steps. Several threads call them at once."""
 
     def prepare(self, item: Item_contra) -> Any:
-        """Make of the item what `work` needs; up to `2 * slots + 1` such things exist at once."""
+        """Turn the item into what `work` needs. Up to `2 * slots + 1` of these exist at once."""
 
     def discard(self, prepared: Any) -> None:
-        """Take back what was prepared and will not be worked on."""
+        """Free what `prepare` returned for an item that gets no result."""
 
     def work(self, prepared: Any) -> Any:
-        """Run the accelerator; called at most `slots` times at once."""
+        """Run the accelerator. At most `slots` calls run at once."""
 
     def finish(self, worked: Any) -> Outcome_co:
-        """Make the outcome of it; one call at a time."""
+        """Make the outcome. One call runs at a time."""
 
 
 class _Job(Generic[Item, Outcome]):
-    """An item on its way."""
+    """An item in the pipeline, and what has become of it so far."""
 
-    __slots__ = ("content", "error", "is_done", "item", "since", "stages", "waited")
+    __slots__ = ("content", "error", "is_done", "item", "processor", "since", "waited")
 
-    def __init__(self, item: Item, since: float, stages: Stages[Item, Outcome]) -> None:
-        self.item, self.since, self.stages = item, since, stages
+    def __init__(self, item: Item, since: float, processor: Processor[Item, Outcome]) -> None:
+        self.item, self.since, self.processor = item, since, processor
         self.waited = 0.0
         self.content: Any = item
         self.error: Exception | None = None
         self.is_done = False
 
     def step(self, stage: Callable[[Any], Any]) -> None:
-        """Go through a stage, after a wait for it."""
+        """Run a step; the time since the last one counts as waiting."""
         self.waited += time.perf_counter() - self.since
         try:
             self.content = stage(self.content)
-        except Exception as error:  # the stream goes on; `on_outcome` says what happened
+        except Exception as error:  # the stream continues; `on_outcome` gets the error
             self.error = error
         self.since = time.perf_counter()
 
 
 class Pipeline(Generic[Item, Outcome]):
-    """A mailbox, worker threads, and a thread that delivers in order.
+    """A queue of items, worker threads, and a thread that delivers the results in order.
 
     Args:
-        stages: What is done with the items. `replace` changes it while items flow.
-        on_outcome: Receives every item with its outcome, or with the exception that a stage
-            raised, and the seconds the item waited for its turns. Calls never overlap. It must
-            not raise.
-        slots: Items worked on at once.
-        policy: `latest` keeps the newest item, prepared or not; a newer one replaces it until
-            work on it begins. `all` keeps every item and makes `submit` wait while `slots` items
-            are waiting.
-        on_dropped: Called with each item that gets no result, and why: a newer one replaced it, or
-            the pipeline was closed before its turn.
+        processor: The work on each item. `replace` changes it while items are submitted.
+        on_outcome: Called with each item, its outcome or the exception that a step raised, and
+            the seconds that the item waited between its steps. Calls never overlap. It must not
+            raise.
+        slots: Number of items that the accelerator works on at once.
+        policy: `latest` keeps only the newest item that waits for the accelerator; a newer one
+            replaces it. `all` keeps every item, and `submit` waits while `slots` items wait.
+        on_dropped: Called with each item that gets no result, and the cause: a newer item
+            replaced it, or the pipeline was closed before its turn.
     """
 
     def __init__(
         self,
-        stages: Stages[Item, Outcome],
+        processor: Processor[Item, Outcome],
         on_outcome: Callable[[Item, Outcome | Exception, float], None],
         *,
         slots: int = 1,
         policy: QueuePolicy = "latest",
         on_dropped: Callable[[Item, DropCause], None] = lambda item, cause: None,
     ) -> None:
-        self._stages = stages
+        self._processor = processor
         self._on_outcome = on_outcome
         self._on_dropped = on_dropped
         self._policy = policy
@@ -103,9 +102,9 @@ class Pipeline(Generic[Item, Outcome]):
         self._jobs: deque[_Job[Item, Outcome]] = deque()  # in the order of their items
         self._prepared: set[_Job[Item, Outcome]] = set()
         self._preparing = self._working = self._done = 0
-        self._running: Counter[Stages[Item, Outcome]] = Counter()
+        self._running: Counter[Processor[Item, Outcome]] = Counter()
         self._closed = False
-        # One state, and whom its changes concern: workers, the deliverer, and those who call.
+        # One lock for all state, with a condition each for workers, the deliverer and callers.
         lock = threading.RLock()
         self._workable = threading.Condition(lock)
         self._deliverable = threading.Condition(lock)
@@ -121,7 +120,7 @@ class Pipeline(Generic[Item, Outcome]):
             thread.start()
 
     def submit(self, item: Item) -> None:
-        """Hand over an item; with policy `all`, wait until there is room for it.
+        """Add an item; with policy `all`, wait until there is room for it.
 
         Raises:
             RuntimeError: The pipeline is closed, or was closed while waiting.
@@ -139,25 +138,27 @@ class Pipeline(Generic[Item, Outcome]):
         if replaced is not None:
             self._on_dropped(replaced, "superseded")
 
-    def replace(self, stages: Stages[Item, Outcome]) -> None:
-        """Use `stages` for every item taken from now on.
+    def replace(self, processor: Processor[Item, Outcome]) -> None:
+        """Use `processor` for all items whose preparation starts from now on.
 
-        Returns when the last item of the previous ones has been delivered, so that what they used
-        can be freed. One call at a time.
+        Returns after the last item of the previous processor has been delivered, so that its
+        resources can be freed. Only one call may run at a time.
         """
         with self._changed:
-            previous, self._stages = self._stages, stages
-            self._changed.wait_for(lambda: previous is self._stages or not self._running[previous])
+            previous, self._processor = self._processor, processor
+            self._changed.wait_for(
+                lambda: previous is self._processor or not self._running[previous]
+            )
 
-    def drain(self, timeout: float) -> bool:
-        """Wait until nothing is waiting or running; False when `timeout` seconds are over."""
+    def drain(self, timeout_s: float) -> bool:
+        """Wait until no item is left; False if `timeout_s` seconds were not enough."""
         with self._changed:
             return self._changed.wait_for(
-                lambda: not self._waiting and not self._running.total(), timeout
+                lambda: not self._waiting and not self._running.total(), timeout_s
             )
 
     def close(self) -> None:
-        """Drop what waits, let what runs finish and be delivered, end the threads."""
+        """Drop the items that wait, deliver those that run, and end the threads."""
         with self._changed:
             self._closed = True
             waiting = [item for item, _ in self._waiting]
@@ -176,17 +177,17 @@ class Pipeline(Generic[Item, Outcome]):
             self._deliverable.notify_all()
         self._deliverer.join()
 
-    # What follows, up to `_run`, is called with the lock held.
+    # The methods from here to `_run` are called with the lock held.
 
     def _ahead(self) -> int:
-        """Items before their work."""
+        """Number of items that the accelerator has not begun."""
         return len(self._waiting) + self._preparing + len(self._prepared)
 
     def _may_work(self) -> bool:
-        """Whether work may start: results must not pile up behind a slow delivery."""
+        """Whether the accelerator may begin an item: results must not pile up before delivery."""
         if not self._prepared or self._working == self._slots:
             return False
-        # The one that all others wait for to be delivered must not wait for them.
+        # The oldest item must not wait for later ones, which cannot be delivered before it.
         return self._done <= self._slots or self._jobs[0] in self._prepared
 
     def _run(self) -> None:
@@ -194,20 +195,20 @@ class Pipeline(Generic[Item, Outcome]):
             pass
 
     def _do_next(self) -> bool:
-        """Prepare an item, work on one, or both in turn; False if there will be no more."""
+        """Prepare an item, run one, or both in turn; False once the pipeline is closed."""
         with self._workable:
             self._workable.wait_for(lambda: self._closed or self._waiting or self._may_work())
-            if self._may_work():  # first: the accelerator is what must not wait
+            if self._may_work():  # first, so that the accelerator does not wait
                 job, is_prepared = self._begin_work(), True
             elif self._waiting:
                 job, is_prepared = self._begin_preparation(), False
             else:
                 return False
         if not is_prepared:
-            job.step(job.stages.prepare)
+            job.step(job.processor.prepare)
             if not self._is_next(job):
-                return True  # it waits for its turn, with whoever is free then
-        job.step(job.stages.work)
+                return True  # a worker that is free takes it when it is its turn
+        job.step(job.processor.work)
         with self._workable:
             self._working -= 1
             self._finish(job)
@@ -215,9 +216,9 @@ class Pipeline(Generic[Item, Outcome]):
 
     def _begin_preparation(self) -> _Job[Item, Outcome]:
         item, since = self._waiting.popleft()
-        job = _Job(item, since, self._stages)
+        job = _Job(item, since, self._processor)
         self._jobs.append(job)
-        self._running[self._stages] += 1
+        self._running[self._processor] += 1
         self._preparing += 1
         self._changed.notify_all()
         return job
@@ -230,7 +231,7 @@ class Pipeline(Generic[Item, Outcome]):
         return job
 
     def _is_next(self, job: _Job[Item, Outcome]) -> bool:
-        """Put a job among the prepared; True if the caller is to work on it at once."""
+        """Mark a job as prepared; True if the caller shall run it at once."""
         with self._workable:
             self._preparing -= 1
             if job.error is not None:
@@ -246,7 +247,7 @@ class Pipeline(Generic[Item, Outcome]):
         return is_next
 
     def _superfluous(self) -> _Job[Item, Outcome] | None:
-        """A prepared job that is not wanted any more, taken out."""
+        """Take out a prepared job that is no longer wanted, if there is one."""
         if self._policy == "all" and not self._closed:
             return None
         if len(self._prepared) <= (0 if self._closed else 1):
@@ -256,8 +257,8 @@ class Pipeline(Generic[Item, Outcome]):
         return oldest
 
     def _drop(self, job: _Job[Item, Outcome], cause: DropCause) -> None:
-        """Do without an item that was prepared; the lock is not held."""
-        job.stages.discard(job.content)
+        """Drop a prepared item. Called without the lock."""
+        job.processor.discard(job.content)
         self._on_dropped(job.item, cause)
         with self._changed:
             self._forget(job)
@@ -271,11 +272,11 @@ class Pipeline(Generic[Item, Outcome]):
         self._deliverable.notify()
 
     def _forget(self, job: _Job[Item, Outcome]) -> None:
-        """What remains to be done once a job is delivered or dropped."""
+        """Remove a job that was delivered or dropped, and wake who waited for that."""
         self._jobs.remove(job)
-        self._running[job.stages] -= 1
-        self._running += Counter()  # forgets what is at zero, and so lets it be freed
-        if self._may_work():  # the job that is now the oldest may have had to wait
+        self._running[job.processor] -= 1
+        self._running += Counter()  # drops counts of zero, so that the processor can be freed
+        if self._may_work():  # the job that is now the oldest may have waited for this
             self._workable.notify()
         self._deliverable.notify()
         self._changed.notify_all()
@@ -293,9 +294,9 @@ class Pipeline(Generic[Item, Outcome]):
                 if self._may_work():
                     self._workable.notify()
             if job.error is None:
-                job.step(job.stages.finish)
+                job.step(job.processor.finish)
             outcome: Outcome | Exception = job.content if job.error is None else job.error
             self._on_outcome(job.item, outcome, job.waited)
             with self._changed:
                 self._forget(job)
-            del job, outcome  # or they would live until the next result
+            del job, outcome  # else they would be kept alive until the next result

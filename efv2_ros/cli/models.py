@@ -1,4 +1,4 @@
-"""`efv2 models`: what is in the catalog and on this machine."""
+"""`efv2 models`: list, fetch, verify and build the models of the catalog."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from efv2_ros.models.store import inventory
 
 @click.group()
 def models() -> None:
-    """The models of the catalog: list, fetch, verify, build."""
+    """List, fetch, verify and build the models of the catalog."""
 
 
 _catalog_option = click.option(
@@ -35,7 +35,7 @@ def _catalog(file: Path | None) -> Catalog:
 @models.command("list")
 @_catalog_option
 def list_models(catalog_file: Path | None) -> None:
-    """Show every model of the catalog and where it is."""
+    """Show all models of the catalog and where their files are."""
     table = Table()
     for column in ("size", "format", "where", "bytes", "sha256"):
         table.add_column(column, overflow="fold" if column == "where" else "ellipsis")
@@ -44,7 +44,7 @@ def list_models(catalog_file: Path | None) -> None:
         if each.problem:
             where = Text(each.problem, "red")
         table.add_row(
-            each.spec.size, each.format, where,
+            escape(each.spec.size), each.format, where,
             f"{each.size:,}" if each.size else "", (each.sha256 or "")[:12],
         )  # fmt: skip
     output.print(table)
@@ -57,12 +57,12 @@ def list_models(catalog_file: Path | None) -> None:
     "formats",
     multiple=True,
     type=click.Choice(MODEL_FORMATS),
-    help="onnx for any machine, bin for the board; both when not given.",
+    help="onnx for any machine, bin for the board; default: both.",
 )
 @click.option(
     "--update",
     is_flag=True,
-    help="Fetch again and take what comes, though it differs from the first time.",
+    help="Fetch again and accept the file even if it differs from the first download.",
 )
 @_catalog_option
 def fetch(
@@ -71,7 +71,7 @@ def fetch(
     update: bool,
     catalog_file: Path | None,
 ) -> None:
-    """Download models of SIZES into the cache; interrupted downloads go on where they ended."""
+    """Download models of SIZES into the cache. Interrupted downloads continue where they ended."""
     catalog = _catalog(catalog_file)
     for size in sizes:
         spec = catalog[size]
@@ -79,13 +79,13 @@ def fetch(
             with download_bar() as progress:
                 found = fetch_model(spec, each, update=update, on_progress=progress)
             how = "fetched" if found.origin == "download" else "already here"
-            output.print(f"{spec.size} .{each} {how}: {found.path}", soft_wrap=True)
+            output.print(escape(f"{spec.size} .{each} {how}: {found.path}"), soft_wrap=True)
 
 
 @models.command()
 @_catalog_option
 def verify(catalog_file: Path | None) -> None:
-    """Compare every model that is here with its lock file."""
+    """Compare all models on this machine with their lock files."""
     bad = 0
     for each in inventory(_catalog(catalog_file)):
         if each.path is None:
@@ -110,19 +110,19 @@ def verify(catalog_file: Path | None) -> None:
     "--weights",
     metavar="model.safetensors",
     type=click.Path(path_type=Path),
-    help="timm's weights; without them, seeded random ones.",
+    help="timm's weights; default: random weights.",
 )
 @click.option(
     "--seed",
     default=0,
     show_default=True,
     type=click.IntRange(0, 2**32 - 1),
-    help="Seed of random weights.",
+    help="Seed of the random weights.",
 )
 def build(size: Size, target: Path, weights: Path | None, seed: int) -> None:
-    """Write EfficientFormerV2 of SIZE (s0, s1, s2, l) as ONNX, from timm's weights."""
+    """Build EfficientFormerV2 of SIZE (s0, s1, s2, l) as an ONNX file, from timm's weights."""
     from efv2_ros.models.efficientformerv2.builder import load_state, seeded_state, write
 
     state = load_state(weights, size) if weights else seeded_state(size, seed)
     write(target, state)
-    output.print(f"wrote {target}", soft_wrap=True)
+    output.print(escape(f"wrote {target}"), soft_wrap=True)

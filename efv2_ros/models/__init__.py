@@ -1,1 +1,1 @@
-"""Which model file, where it comes from and how it is checked; the network as ONNX."""
+"""Model files: descriptions, download, checks, and EfficientFormerV2 built as ONNX."""

@@ -1,4 +1,4 @@
-"""Which models there are and all that describes them: the shipped catalog and the user's own."""
+"""Descriptions of models, read from the shipped catalog and from the user's own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, cast
 from urllib.parse import unquote, urlsplit
 
-from efv2_ros.models.inputs import expand_user, shorten, url_problem
+from efv2_ros.models.inputs import expand_user, read_input, shorten, url_problem
 from efv2_ros.models.modelfile import (
     MODEL_FORMATS,
     ModelError,
@@ -21,8 +21,9 @@ from efv2_ros.resources import share_path
 Nv12Range = Literal["full", "limited"]
 Rgb = tuple[float, float, float]
 
-# ImageNet's statistics in 0..255, with which timm's and the Model Zoo's networks are trained:
-# mean 0.485 0.456 0.406 times 255, and 1 / (255 * std) for std 0.229 0.224 0.225.
+# ImageNet's mean (0.485, 0.456, 0.406) and standard deviation (0.229, 0.224, 0.225), with which
+# the networks of timm and the Model Zoo are trained, for pixels of 0..255: 255 * mean and
+# 1 / (255 * deviation).
 IMAGENET_MEAN: Rgb = (123.675, 116.28, 103.53)
 IMAGENET_SCALE: Rgb = (0.01712475, 0.017507, 0.01742919)
 
@@ -35,16 +36,16 @@ _MAX_CLASSES = 1_000_000
 
 
 class CatalogError(ModelError):
-    """A catalog that cannot be used, or a model that no catalog lists."""
+    """A catalog that cannot be used, or a model that the catalog does not list."""
 
 
 @dataclass(frozen=True)
 class ModelFileSource:
-    """One file of a model.
+    """Name and URL of one file of a model.
 
     Attributes:
-        url: where to download it; None for a file that the user provides.
-        filename: its name in every folder that is searched.
+        url: Where to download it; None for a file that the user provides.
+        filename: Its name in the folders that are searched.
     """
 
     url: str | None
@@ -53,23 +54,26 @@ class ModelFileSource:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """All that describes a model, whichever file it comes in.
+    """Description of a model. It holds for all files of the model.
 
     Attributes:
-        name: unique in a catalog, for example `efficientformerv2_s0`.
-        size: short name, for example `s0`; the name itself where there is none.
-        height: input height in pixels, even.
-        width: input width in pixels, even.
-        classes: number of outputs.
-        mean: R, G, B in 0..255; float models are fed `(rgb - mean) * scale`. A `.bin` has this
-            compiled in.
-        scale: R, G, B factors after the mean.
-        nv12_range: range of the NV12 samples the model takes: `full` is 0..255, `limited` is
-            16..235 for luma and 16..240 for chroma.
-        crop_pct: share of the image's shorter side that the centre crop keeps, in (0, 1].
-        labels: file of class names.
-        files: the model's file in each format it comes in.
-        published: the publisher's own figures by name, with the unit in the name; may be empty.
+        name: Unique in a catalog, for example `efficientformerv2_s0`.
+        size: Short name, for example `s0`; the same as `name` if the catalog gives none.
+        height: Input height in pixels, even.
+        width: Input width in pixels, even.
+        classes: Number of outputs.
+        mean: Mean of R, G and B in 0..255. A float model gets `(rgb - mean) * scale`; a `.bin`
+            has this compiled in.
+        scale: Factors for R, G and B after the mean is subtracted; not zero.
+        nv12_range: Value range of the NV12 image that the model takes: `full` is 0..255,
+            `limited` is 16..235 for luma and 16..240 for chroma.
+        crop_pct: Share of the image's shorter side that the centre crop keeps, in (0, 1].
+        labels: File of class names; None if the classes have no names.
+        files: The model's file in each format that it is published in.
+        published: The publisher's figures by name, with the unit in the name; may be empty.
+
+    Raises:
+        CatalogError: `mean` or `scale` is not three finite numbers, or `scale` is zero.
     """
 
     name: str
@@ -92,7 +96,7 @@ class ModelSpec:
 
 
 class Catalog:
-    """Models by name or size. Iterates over its models in the order of the files."""
+    """Models by name or size. Iterating gives the models in the order of the catalog files."""
 
     def __init__(self, models: Mapping[str, ModelSpec]) -> None:
         self._models = dict(models)
@@ -101,14 +105,15 @@ class Catalog:
     def load(cls, *user_files: Path) -> Catalog:
         """Read the shipped catalog, then the user's.
 
-        An entry of a later file replaces the entry of the same name or size.
+        An entry replaces an earlier one of the same name or size.
 
         Args:
-            *user_files: catalogs in the shipped one's form (`models/catalog.yaml`). Labels files
-                are relative to the catalog that names them.
+            *user_files: Catalogs of the same form as the shipped `models/catalog.yaml`. Paths of
+                labels files are relative to the catalog's folder.
 
         Raises:
-            CatalogError: a file cannot be read or an entry is wrong; names file, entry and field.
+            CatalogError: A file cannot be read or an entry is wrong. The message names the file,
+                the entry and the field.
         """
         models: dict[str, ModelSpec] = {}
         for path in (share_path("models", "catalog.yaml"), *user_files):
@@ -118,10 +123,10 @@ class Catalog:
         return cls(models)
 
     def __getitem__(self, name_or_size: str) -> ModelSpec:
-        """The model of that name or size.
+        """Look up a model by name or size.
 
         Raises:
-            CatalogError: there is none.
+            CatalogError: There is none.
         """
         if name_or_size in self._models:
             return self._models[name_or_size]
@@ -152,24 +157,24 @@ def spec_for_file(
 ) -> ModelSpec:
     """Describe a classifier that no catalog lists.
 
-    The input size and the number of classes of an ONNX file are read from it. A `.bin` does not
-    say them here: they default to 224x224 and 1000.
+    Input size and number of classes are read from an ONNX file. They are not read from a `.bin`:
+    there they default to 224x224 and 1000.
 
     Args:
-        path: a `.bin` for the BPU, or an ONNX model with one float input `1x3xHxW` (RGB) and the
+        path: A `.bin` for the BPU, or an ONNX model with one float input `1x3xHxW` (RGB) and the
             logits as its first output, `1xC` or `1xCx1x1`.
-        mean: see `ModelSpec`.
-        scale: see `ModelSpec`.
-        labels: see `ModelSpec`.
-        classes: number of classes, where the file does not say it.
-        height: input height, where the file does not say it.
-        width: input width, where the file does not say it.
-        nv12_range: see `ModelSpec`.
-        crop_pct: see `ModelSpec`.
+        mean: See `ModelSpec`.
+        scale: See `ModelSpec`.
+        labels: See `ModelSpec`.
+        classes: Number of classes, if the file does not state it.
+        height: Input height in pixels, if the file does not state it.
+        width: Input width in pixels, if the file does not state it.
+        nv12_range: See `ModelSpec`.
+        crop_pct: See `ModelSpec`.
 
     Raises:
-        ModelError: the file is missing, damaged or no model.
-        CatalogError: it is a model of another kind, or contradicts the arguments.
+        ModelError: The file does not exist, is damaged or is not a model.
+        CatalogError: It is another kind of model, or it contradicts the arguments.
     """
     format: ModelFormat = "bin" if path.suffix.lower() == ".bin" else "onnx"
     file = read_model_file(path, format)
@@ -194,7 +199,7 @@ def spec_for_file(
 
 
 def _class_count(output_shapes: tuple[tuple[int | None, ...], ...]) -> int | None:
-    """C of `1xC` or `1xCx1x1`; None where the graph does not say it."""
+    """Read C from `1xC` or `1xCx1x1`; None if the graph does not state it."""
     sizes = output_shapes[0][1:] if output_shapes else ()
     if any(size is None for size in sizes):
         return None
@@ -203,9 +208,9 @@ def _class_count(output_shapes: tuple[tuple[int | None, ...], ...]) -> int | Non
 
 def _agreed(path: Path, what: str, stated: int | None, given: int | None) -> int:
     if stated is None and given is None:
-        raise CatalogError(f"{path} does not say its {what}: give it")
+        raise CatalogError(f"{path} does not state its {what}: give it")
     if stated is not None and given is not None and stated != given:
-        raise CatalogError(f"{path} says that its {what} is {stated}, not {given}")
+        raise CatalogError(f"{path} states that its {what} is {stated}, not {given}")
     return cast("int", stated if stated is not None else given)
 
 
@@ -217,7 +222,7 @@ def _read(path: Path) -> Iterator[ModelSpec]:
     import yaml  # type: ignore[import-untyped]
 
     try:
-        content = path.read_bytes()
+        content = read_input(path, max_mib=1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = (isinstance(error, OSError) and error.strerror) or error
         raise CatalogError(f"catalog {path} cannot be read: {reason}") from error
@@ -300,7 +305,7 @@ def _files(fields: _Fields) -> dict[ModelFormat, ModelFileSource]:
 
 
 def _source(sources: _Fields, format: ModelFormat) -> ModelFileSource:
-    """A URL whose last part is the file's name, or the bare name of a file the user provides."""
+    """Read a URL that ends in the file's name, or the name alone if the user provides the file."""
     text = sources.take(format, str)
     url = text if "://" in text else None
     if url and (problem := url_problem(url)):
@@ -348,7 +353,7 @@ _REQUIRED: Any = object()
 
 
 class _Fields:
-    """The fields of one YAML mapping, taken one by one; what is left over at the end is wrong."""
+    """The fields of a YAML mapping. Each is taken once; those left at the end are unknown."""
 
     def __init__(self, mapping: object, where: str) -> None:
         self.where = where

@@ -124,7 +124,7 @@ def _storage_problem(error: OSError, target: Path) -> str:
         errno.EDQUOT: "free some space, then fetch it again: it continues where it stopped",
         errno.EACCES: "make the folder writable, or set XDG_CACHE_HOME to one that is",
         errno.EROFS: "set XDG_CACHE_HOME to a folder that can be written",
-    }.get(error.errno or 0, "mend that, then fetch it again")
+    }.get(error.errno or 0, "correct that, then fetch it again")
     return f"{target} cannot be stored ({cause}): {fix}"
 
 
@@ -280,11 +280,11 @@ def _remember(part: Path, url: str, headers: Message) -> None:
 
 
 class _TransientError(Exception):
-    """A failure after which another try is worth it."""
+    """A failure that another try may not meet."""
 
 
 class _RangeError(_TransientError):
-    """The server cannot continue where the part ends: start anew."""
+    """An answer that does not continue where the part ends; the next try starts anew."""
 
 
 def _receive_all(
@@ -360,7 +360,7 @@ def _receive(
 
 
 def _continued_total(response: HTTPResponse, offset: int) -> int | None:
-    """Size of the whole file, from an answer that must begin at `offset`."""
+    """Read the size of the whole file from an answer that must begin at `offset`."""
     content_range = response.headers.get("Content-Range", "")
     match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", content_range)
     if match is None or int(match[1]) != offset:

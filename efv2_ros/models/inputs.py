@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import reprlib
+import stat
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -19,6 +21,29 @@ def expand_user(path: str | Path) -> Path:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise ModelError(f"{path}: {error}") from error
+
+
+def read_input(path: Path, *, max_mib: int) -> bytes:
+    """Read a file that a user names, such as a catalog or a labels file.
+
+    Pipes and devices are refused, since reading them may never end, and so are files too large to
+    be meant.
+
+    Args:
+        path: The file.
+        max_mib: Size limit in MiB.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: The name is impossible, for example because it has a NUL character.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file")
+    with path.open("rb") as file:
+        content = file.read((max_mib << 20) + 1)
+    if len(content) > max_mib << 20:
+        raise OSError(errno.EFBIG, f"it is larger than {max_mib} MiB")
+    return content
 
 
 def url_problem(url: str) -> str | None:

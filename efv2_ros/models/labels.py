@@ -1,4 +1,4 @@
-"""Class names from a text, JSON or YAML file."""
+"""Read class names from a text, JSON or YAML file."""
 
 from __future__ import annotations
 
@@ -8,48 +8,47 @@ from pathlib import Path
 from typing import Any
 
 from efv2_ros.errors import Efv2Error
-from efv2_ros.models.inputs import shorten
+from efv2_ros.models.inputs import read_input, shorten
 
 
 class LabelsError(Efv2Error, ValueError):
-    """A labels file that cannot be read, or does not name every class once."""
+    """A labels file that cannot be read, or does not name each class exactly once."""
 
 
 def load_labels(path: Path, count: int) -> tuple[str, ...]:
-    """Reads the names of a model's classes, in the order of its outputs.
+    """Read the names of a model's classes, in the order of its outputs.
 
-    By the file's suffix:
-        `.json`, `.yaml`, `.yml`: a list of names, or a map from class id to name. In place of a
-            name there may be a list that ends in it, as in ImageNet's
-            `{"0": ["n01440764", "tench"], ...}`.
-        anything else: text, one name a line. Blank lines at the end are ignored.
+    The file's suffix decides how it is read:
+        `.json`, `.yaml`, `.yml`: A list of names, or a map from class id to name. A name may also
+            be the last text of a list, as in ImageNet's `{"0": ["n01440764", "tench"], ...}`.
+        Any other: Text with one name per line. Blank lines at the end are ignored.
 
     Args:
         path: The file, in UTF-8.
         count: Number of classes.
 
     Raises:
-        LabelsError: The file cannot be read or does not hold just `count` names.
+        LabelsError: The file cannot be read, or does not hold exactly `count` names.
     """
     return tuple(names[-1] for names in load_class_names(path, count))
 
 
 def load_class_names(path: Path, count: int) -> tuple[tuple[str, ...], ...]:
-    """Reads all that each class is called, such as ImageNet's WordNet ids beside the names.
+    """Read all names of each class, for example ImageNet's WordNet id besides the name.
 
     Args:
-        path: As `load_labels` takes it.
+        path: See `load_labels`.
         count: Number of classes.
 
     Returns:
-        For each class the texts of its list in the file, `("n01440764", "tench")`, or its name
-        alone. `load_labels` gives the last ones.
+        For each class, the texts of its list in the file, such as `("n01440764", "tench")`, or
+        its only name. The last text is the one that `load_labels` returns.
 
     Raises:
-        LabelsError: As `load_labels`.
+        LabelsError: See `load_labels`.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_input(path, max_mib=16).decode("utf-8-sig")
     except (OSError, ValueError) as error:  # ValueError: no UTF-8, or a NUL in the name
         raise LabelsError(f"cannot read labels file {path}: {error}") from error
     match path.suffix.lower():
@@ -83,11 +82,11 @@ def _parse_yaml(path: Path, text: str) -> Any:
 
 
 def _entries(document: Any, path: Path) -> Sequence[Any]:
-    """The list, or the map's values in the order of their ids, which must be 0, 1, 2, ..."""
+    """Return the list, or the map's values in the order of their ids, which must be 0, 1, 2..."""
     if isinstance(document, list):
         return document
     if not isinstance(document, Mapping):
-        raise LabelsError(f"labels file {path} holds neither a list nor a map of names")
+        raise LabelsError(f"labels file {path} is neither a list nor a map of names")
     by_id: dict[int, Any] = {}
     for key, name in document.items():
         try:

@@ -1,4 +1,4 @@
-"""What a model file was when it was fetched, kept in a file beside it."""
+"""Lock files: URL, size and checksum of a downloaded model, in a file beside it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from efv2_ros.models.modelfile import ModelCorruptError
 
 @dataclass(frozen=True)
 class Lock:
-    """What a model file was when it was fetched.
+    """URL, size and checksum of a model file at the time of its download.
 
     Attributes:
-        url: where it came from.
-        size: bytes.
-        sha256: lower-case hexadecimal digest.
-        fetched_at: UTC time in ISO 8601.
+        url: Where it came from.
+        size: Size in bytes.
+        sha256: SHA-256 digest in lower-case hexadecimal.
+        fetched_at: Time of the download in UTC, ISO 8601.
     """
 
     url: str
@@ -28,15 +28,15 @@ class Lock:
 
     @staticmethod
     def path_for(model: Path) -> Path:
-        """The lock file of a model file."""
+        """Path of a model file's lock file."""
         return model.with_name(model.name + ".lock")
 
     @classmethod
     def read(cls, model: Path) -> Lock | None:
-        """The lock of a model file; None where there is none.
+        """Read the lock of a model file; None if there is none.
 
         Raises:
-            ModelCorruptError: the lock file is damaged.
+            ModelCorruptError: The lock file is damaged.
         """
         path = cls.path_for(model)
         try:
@@ -57,7 +57,7 @@ class Lock:
             ) from error
 
     def write(self, model: Path) -> None:
-        """Put the lock beside a model file, replacing the one that is there.
+        """Write the lock file of a model file, replacing an earlier one.
 
         Raises:
             FileWriteError: It cannot be written.

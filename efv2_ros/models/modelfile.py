@@ -1,9 +1,9 @@
-"""What can be read off a model file without the library that runs it.
+"""Check a model file and read its format, shapes and metadata, without a runtime.
 
-Both kinds of model are one protobuf message: ONNX's `ModelProto` (onnx.proto), and the
-`ModelProto` of `runtime.proto` inside a `.bin` for the BPU. Walking a message's fields must end
-exactly at the file's last byte, so a cut or foreign file is noticed at once, and the few fields
-of interest are cheap to reach. A board needs no `onnx` package for it.
+Both formats are one protobuf message: ONNX's `ModelProto` (onnx.proto), and the `ModelProto` of
+`runtime.proto` in a `.bin` for the BPU. The fields of a whole file end exactly at its last byte,
+so walking them shows whether a file was cut short or is something else. This needs no `onnx`
+package, which a board does not have.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ _WEB_PAGE_STARTS = (b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--")
 
 
 class ModelError(Efv2Error):
-    """Something is wrong with a model; the message says what to do."""
+    """A model that cannot be used; the message says what to do."""
 
 
 class ModelFormatError(ModelError):
-    """A file is not the kind of model it is taken for."""
+    """A file that is not a model, or a model of another format than the one needed."""
 
 
 class ModelCorruptError(ModelError):
-    """A file, on disk or just fetched, is not the one that its lock file describes."""
+    """A file that differs from its lock file, whether it is on disk or just fetched."""
 
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A model file that was read whole and found well formed.
+    """A well-formed model file and what it says of itself.
 
     Attributes:
-        path: the file.
-        format: what it is, by content and not by name.
-        size: bytes.
-        sha256: lower-case hexadecimal digest of the bytes.
-        input_shapes: of each input that is not a weight; None for a dynamic dimension.
-            Only for ONNX, else empty.
-        output_shapes: of each output, alike.
+        path: The file.
+        format: Its format, judged by its content and not by its name.
+        size: Size in bytes.
+        sha256: SHA-256 digest in lower-case hexadecimal.
+        input_shapes: Shape of each input that is not a weight, with None for a dynamic dimension;
+            empty for `.bin`.
+        output_shapes: Shape of each output, in the same form.
         metadata: ONNX `metadata_props`; empty for `.bin`.
     """
 
@@ -60,24 +60,24 @@ class ModelFile:
 
     @property
     def untrained(self) -> bool:
-        """Whether the file says of itself that its weights were never trained."""
+        """Whether the metadata says that the weights were never trained."""
         return self.metadata.get("weights", "").startswith("untrained")
 
 
 def read_model_file(
     path: Path, format: ModelFormat, *, expected_sha256: str | None = None
 ) -> ModelFile:
-    """Read a model file, hash it and check that it is what it should be.
+    """Read a model file, and check its format and its checksum.
 
     Args:
-        path: the file.
-        format: what it should be.
-        expected_sha256: digest it should have; None where that is not known.
+        path: The file.
+        format: The format that it must have.
+        expected_sha256: The digest that it must have; None if that is not known.
 
     Raises:
-        ModelCorruptError: its digest is another one.
-        ModelFormatError: it is something else, empty or cut short.
-        ModelError: it cannot be read.
+        ModelCorruptError: Its digest is another one.
+        ModelFormatError: It has another format, is empty or cut short.
+        ModelError: It cannot be read.
     """
     try:
         content = path.read_bytes()
@@ -92,7 +92,7 @@ def read_model_file(
         raise ModelFormatError(f"{path} is empty: fetch or copy it again")
     if content[:64].lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_WEB_PAGE_STARTS):
         raise ModelFormatError(
-            f"{path} is a web page and not a model: the address has moved, or a login page or "
+            f"{path} is a web page and not a model: the file has moved, or a login page or "
             "proxy answered instead"
         )
     try:
@@ -126,14 +126,14 @@ def _wrong_format(path: Path, wanted: ModelFormat, actual: ModelFormat | None) -
 
 
 class _Malformed(ValueError):
-    """The bytes are no protobuf message."""
+    """Bytes that are not a protobuf message."""
 
 
 _Field = tuple[int, "int | memoryview"]
 
 
 def _fields(message: memoryview) -> Iterator[_Field]:
-    """The fields of one protobuf message in order; nested messages stay bytes."""
+    """Iterate over the fields of a protobuf message; nested messages stay bytes."""
     position = 0
     while position < len(message):
         key, position = _varint(message, position)
@@ -184,8 +184,8 @@ def _text(message: memoryview, number: int) -> str:
 
 
 def _format_of(fields: list[_Field]) -> ModelFormat | None:
-    # onnx.proto: graph = 7, opset_import = 8. runtime.proto: graph = 3, graphs = 5, and nothing
-    # above 6. ONNX's own 3 is the producer's version.
+    # onnx.proto: graph = 7, opset_import = 8 (and producer_version = 3).
+    # runtime.proto: graph = 3, graphs = 5, and no number above 6.
     messages = {number for number, value in fields if isinstance(value, memoryview)}
     if messages & {7, 8}:
         return "onnx" if messages >= {7, 8} else None
@@ -200,7 +200,7 @@ class _Graph:
 
     @classmethod
     def of_onnx(cls, model: list[_Field]) -> _Graph:
-        """Field numbers are those of onnx.proto: ModelProto, GraphProto, ValueInfoProto."""
+        """Read the fields of a ModelProto; their numbers are those of onnx.proto."""
         graph = list(_fields(next(_messages(model, 7))))
         weights = {_text(tensor, 8) for tensor in _messages(graph, 5)}
         inputs = [info for info in _messages(graph, 11) if _text(info, 1) not in weights]

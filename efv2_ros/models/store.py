@@ -1,8 +1,8 @@
-"""Finds a model's file on this machine, fetches it, and checks it against its lock file.
+"""Find a model's file on this machine, or download it, and check it against its lock file.
 
-A lock file, `<file>.lock` beside a downloaded model, keeps what was first fetched. The publisher
-gives no checksums, so the first download is trusted over HTTPS, and from then on every load and
-every later download must match.
+A lock file, `<file>.lock` beside a downloaded model, records URL and checksum of the first
+download. The publisher gives no checksums, so the first download is trusted because it came over
+HTTPS. From then on, every load and every further download must match it.
 """
 
 from __future__ import annotations
@@ -40,27 +40,27 @@ if TYPE_CHECKING:
 Origin = Literal["model_path", "EFV2_MODEL_DIR", "cache", "board", "download", "untrained"]
 
 BOARD_DIR = Path("/opt/hobot/model/x5/basic")
-"""Where RDK X5 images keep the models they come with."""
+"""Folder of the models that RDK X5 system images contain."""
 
 _log = logging.getLogger(__name__)
 
 
 class ModelNotFoundError(ModelError):
-    """A model file that is in none of the places; the message names them and the fix."""
+    """A model file that is in none of the places. The message names them and the fix."""
 
 
 @dataclass(frozen=True)
 class ResolvedModel:
-    """A model file that was found, read whole and checked.
+    """A model file that was found and checked.
 
     Attributes:
-        spec: what describes it.
-        path: the file.
-        format: `bin` or `onnx`, by content.
-        sha256: lower-case hexadecimal digest of the file.
-        size: bytes.
-        origin: how it was found.
-        untrained: whether its weights were never trained.
+        spec: Its description.
+        path: The file.
+        format: `bin` or `onnx`, judged by its content.
+        sha256: SHA-256 digest in lower-case hexadecimal.
+        size: Size in bytes.
+        origin: The place it was found in, or how it was made.
+        untrained: Whether its weights were never trained.
     """
 
     spec: ModelSpec
@@ -74,17 +74,17 @@ class ResolvedModel:
 
 @dataclass(frozen=True)
 class FileStatus:
-    """Where one file of the catalog is and whether it is good.
+    """Place and condition of one file of the catalog.
 
     Attributes:
-        spec: the model.
+        spec: The model.
         format: `bin` or `onnx`.
-        path: where it is; None where it is not on this machine.
-        origin: the place it is in; None where it is not on this machine.
-        size: bytes; None where there is no good file.
-        sha256: digest; None where there is no good file.
-        locked: whether a lock file vouches for it.
-        problem: what is wrong with it, as a sentence; None where nothing is.
+        path: The file; None if it is not on this machine.
+        origin: The place it is in; None if it is not on this machine.
+        size: Size in bytes; None if there is no good file.
+        sha256: SHA-256 digest; None if there is no good file.
+        locked: Whether there is a lock file to compare it with.
+        problem: What is wrong with it, as a sentence; None if nothing is.
     """
 
     spec: ModelSpec
@@ -114,21 +114,69 @@ def resolve(
     to look further, and so is a `model_path` without the file.
 
     Args:
-        spec: the model.
-        format: which of its files.
-        model_path: a model file, or a folder that holds the catalog's file.
-        allow_download: fetch the file into the user cache where it is in no place.
-        allow_untrained: make do with seeded random weights where there is no trained model
+        spec: The model.
+        format: Which of its files.
+        model_path: A model file, or a folder that holds the catalog's file.
+        allow_download: Fetch the file into the user cache if it is in none of the places.
+        allow_untrained: Build a network with seeded random weights if there is no trained model
             (EfficientFormerV2 as ONNX only).
-        on_progress: told of a download's progress.
-        should_stop: see `download`.
+        on_progress: See `download`.
+        should_stop: See `download`.
 
     Raises:
-        ModelNotFoundError: there is no such file.
-        ModelCorruptError: the file differs from its lock file.
-        ModelFormatError: the file is not a model, or of another format.
-        DownloadError: the file could not be fetched, and nothing else is allowed.
-        DownloadStoppedError: `should_stop` said yes.
+        ModelNotFoundError: There is no such file.
+        ModelCorruptError: The file differs from its lock file.
+        ModelFormatError: The file is not a model, or of another format.
+        DownloadError: The file could not be fetched, and nothing else is allowed.
+        DownloadStoppedError: `should_stop` returned True.
+    """
+    found = find(
+        spec,
+        format,
+        model_path=model_path,
+        allow_download=allow_download,
+        allow_untrained=allow_untrained,
+    )
+    if found is not None:
+        return found
+    size = _untrained_size(spec, format) if allow_untrained else None
+    if allow_download and _url(spec, format) is not None:
+        from efv2_ros.models.download import DownloadStoppedError
+
+        try:
+            return fetch(spec, format, on_progress=on_progress, should_stop=should_stop)
+        except DownloadStoppedError:
+            raise
+        except ModelError as error:
+            if size is None:
+                raise
+            _log.warning("%s", error)
+    assert size is not None, "find() raises if neither is allowed"
+    return _resolved(spec, _untrained(spec, size), "untrained")
+
+
+def find(
+    spec: ModelSpec,
+    format: ModelFormat,
+    *,
+    model_path: Path | None = None,
+    allow_download: bool = False,
+    allow_untrained: bool = False,
+) -> ResolvedModel | None:
+    """Find a model's file on this machine and check it; fetch and build nothing.
+
+    Args:
+        spec: The model.
+        format: Which of its files.
+        model_path: See `resolve`.
+        allow_download: See `resolve`.
+        allow_untrained: See `resolve`.
+
+    Returns:
+        The file, or None if it is not here and `resolve` would fetch or build it.
+
+    Raises:
+        ModelError: As `resolve`, except for what goes wrong in a download.
     """
     if model_path is None:
         _adopt(spec, format)
@@ -136,21 +184,12 @@ def resolve(
     if found is not None:
         path, origin = found
         return _resolved(spec, _checked(spec, path, format), origin)
-    if model_path is not None:
-        raise _not_found(spec, format, model_path)
-    size = _network_size(spec) if allow_untrained and format == "onnx" else None
-    if allow_download and _url(spec, format) is not None:
-        try:
-            return fetch(spec, format, on_progress=on_progress, should_stop=should_stop)
-        except ModelError as error:
-            from efv2_ros.models.download import DownloadStoppedError
-
-            if size is None or isinstance(error, DownloadStoppedError):
-                raise
-            _log.warning("%s", error)
-    if size is not None:
-        return _resolved(spec, _untrained(spec, size), "untrained")
-    raise _not_found(spec, format, None)
+    if model_path is None:
+        if allow_download and _url(spec, format) is not None:
+            return None
+        if allow_untrained and _untrained_size(spec, format) is not None:
+            return None
+    raise _not_found(spec, format, model_path)
 
 
 def fetch(
@@ -163,28 +202,28 @@ def fetch(
 ) -> ResolvedModel:
     """Download a model's file into the user cache.
 
-    A good file that is there already stays and is not fetched again. A damaged or missing one is
-    fetched, and must match the lock file where there is one.
+    A good file in the cache is kept. A missing or damaged one is fetched, and must match the lock
+    file if there is one.
 
     Args:
-        spec: the model.
-        format: which of its files.
-        update: fetch in any case, and take what comes for the new good version.
-        on_progress: told of the progress.
-        should_stop: see `download`.
+        spec: The model.
+        format: Which of its files.
+        update: Fetch the file in any case, and write a new lock file for it.
+        on_progress: See `download`.
+        should_stop: See `download`.
 
     Raises:
-        DownloadError: the file could not be fetched or stored.
-        DownloadStoppedError: `should_stop` said yes.
-        ModelFormatError: what was fetched is not a model.
-        ModelCorruptError: what was fetched is not what the lock file describes.
-        ModelNotFoundError: the catalog has no address for it.
+        DownloadError: The file could not be fetched or stored.
+        DownloadStoppedError: `should_stop` returned True.
+        ModelFormatError: The fetched file is not a model.
+        ModelCorruptError: The fetched file does not match the lock file.
+        ModelNotFoundError: The catalog has no URL for it.
     """
     url = _url(spec, format)
     if url is None:
         raise ModelNotFoundError(
-            f"the catalog has no address of a .{format} of {spec.name}: "
-            "put the file into $EFV2_MODEL_DIR or give model_path"
+            f"the catalog has no URL for the .{format} of {spec.name}: "
+            "put the file into $EFV2_MODEL_DIR or set model_path"
         )
     from efv2_ros.models.download import download
 
@@ -200,16 +239,16 @@ def fetch(
         try:
             fetched = read_model_file(part, format)
         except ModelError as error:
-            raise type(error)(f"{url} did not bring a model: {error}") from error
+            raise type(error)(f"{url} did not return a model: {error}") from error
         lock = None if update else _own_lock(spec, target, format)
         if lock is not None and lock.sha256 != fetched.sha256:
             raise ModelCorruptError(
-                f"{url} now brings another file (SHA-256 {fetched.sha256[:12]}...) than the one "
+                f"{url} now returns another file (SHA-256 {fetched.sha256[:12]}...) than the one "
                 f"fetched on {lock.fetched_at[:10]} ({lock.sha256[:12]}...): if the change is "
-                f"meant, take it with `{_fetch_command(spec, format)} --update`"
+                f"intended, accept it with `{_fetch_command(spec, format)} --update`"
             )
         now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-        # The lock first: should the power fail between the two, the next fetch mends it.
+        # The lock first: if the power fails before the file is in place, a fetch repairs it.
         Lock(url, fetched.size, fetched.sha256, now).write(target)
         origin = "download"
 
@@ -220,12 +259,12 @@ def fetch(
 
 
 def status(spec: ModelSpec, format: ModelFormat, *, model_path: Path | None = None) -> FileStatus:
-    """Where a model's file is and whether it is good; raises nothing and fetches nothing.
+    """Look up where a model's file is and whether it is good. Never raises or fetches.
 
     Args:
-        spec: the model.
-        format: which of its files.
-        model_path: see `resolve`.
+        spec: The model.
+        format: Which of its files.
+        model_path: See `resolve`.
     """
     path: Path | None = None
     origin: Origin | None = None
@@ -243,7 +282,7 @@ def status(spec: ModelSpec, format: ModelFormat, *, model_path: Path | None = No
 
 
 def inventory(catalog: Catalog) -> list[FileStatus]:
-    """The status of every file the catalog lists, in the catalog's order."""
+    """Look up the status of every file in the catalog, in the catalog's order."""
     return [
         status(spec, format)
         for spec in catalog
@@ -262,12 +301,12 @@ def _resolved(spec: ModelSpec, file: ModelFile, origin: Origin) -> ResolvedModel
 
 
 def _cache_folder() -> Path:
-    """The folder of downloads, and of files that the user puts there by hand."""
+    """Folder of downloads. Users may also put files into it by hand."""
     return cache_dir() / "models"
 
 
 def _cache_path(spec: ModelSpec, format: ModelFormat) -> Path:
-    """Where a download is kept: by its whole URL, since two may end in the same file name."""
+    """Path of a download. It depends on the whole URL: two may end in the same file name."""
     source = spec.files[format]
     if source.url is None:
         return _cache_folder() / source.filename
@@ -276,11 +315,11 @@ def _cache_path(spec: ModelSpec, format: ModelFormat) -> Path:
 
 
 def _adopt(spec: ModelSpec, format: ModelFormat) -> None:
-    """Move a download of version 0.1, which kept it by its file name, to its place.
+    """Move a download of version 0.1, which was stored under its file name alone, to its place.
 
-    Its lock file tells whether it is this model's. The file goes first and the lock second: what
-    another process sees in between is a good file that nothing vouches for. Where nothing can be
-    moved, the file is used where it is.
+    The URL in its lock file shows whether it belongs to this model. The model file is moved before
+    the lock file, so another process may see a good file without a lock, but never a lock without
+    its file. A file that cannot be moved is used where it is.
     """
     if _url(spec, format) is None:
         return
@@ -297,7 +336,7 @@ def _adopt(spec: ModelSpec, format: ModelFormat) -> None:
 
 
 def _places(spec: ModelSpec, format: ModelFormat) -> Iterator[tuple[Path, Origin]]:
-    """List where the catalog's file may be, first choice first."""
+    """List the paths at which the catalog's file may be, in the order of preference."""
     if format not in spec.files:
         return
     filename = spec.files[format].filename
@@ -313,7 +352,7 @@ def _places(spec: ModelSpec, format: ModelFormat) -> Iterator[tuple[Path, Origin
 
 
 def _is_own(spec: ModelSpec, path: Path, format: ModelFormat) -> bool:
-    """Whether no lock file says that this is a download from another URL."""
+    """Whether the file has no lock, or one of a download from this model's URL."""
     lock = Lock.read(path)
     return lock is None or lock.url == _url(spec, format)
 
@@ -347,9 +386,7 @@ def _not_found(
         message = f"model_path {model_path} {kind}{wanted}"
         others = "leave model_path empty and fetch it with"
     elif source is None:
-        return ModelNotFoundError(
-            f"the catalog lists no .{format} of {spec.name}: give model_path"
-        )
+        return ModelNotFoundError(f"the catalog lists no .{format} of {spec.name}: set model_path")
     else:
         folders = {origin: path.parent for path, origin in _places(spec, format)}
         folders["cache"] = _cache_folder()
@@ -367,11 +404,12 @@ def _not_found(
 
 
 def _checked(spec: ModelSpec, path: Path, format: ModelFormat) -> ModelFile:
-    """Read the file and compare it to its lock, where there is one.
+    """Read the file and compare it with its lock, if there is one.
 
     Raises:
-        ModelCorruptError: the file differs from its lock, or the lock cannot be read.
-        ModelError: as `read_model_file`.
+        ModelCorruptError: The file differs from its lock, the lock is of another URL, or it
+            cannot be read.
+        ModelError: See `read_model_file`.
     """
     lock = _own_lock(spec, path, format)
     try:
@@ -388,8 +426,8 @@ def _own_lock(spec: ModelSpec, path: Path, format: ModelFormat) -> Lock | None:
     """Read the lock of a model file; None if there is none.
 
     Raises:
-        ModelCorruptError: The lock cannot be read, or is of a download from another URL than the
-            one that the catalog gives for a file of this name.
+        ModelCorruptError: The lock cannot be read, or the file has the name that the catalog
+            gives and was downloaded from another URL.
     """
     lock, source = Lock.read(path), spec.files.get(format)
     if lock is None or source is None or source.url is None or path.name != source.filename:
@@ -404,7 +442,7 @@ def _own_lock(spec: ModelSpec, path: Path, format: ModelFormat) -> Lock | None:
 
 def _problem(spec: ModelSpec, path: Path, format: ModelFormat) -> str | None:
     if not path.is_file():
-        return "it is not there"
+        return "there is no such file"
     try:
         _checked(spec, path, format)
     except ModelError as error:
@@ -415,8 +453,10 @@ def _problem(spec: ModelSpec, path: Path, format: ModelFormat) -> str | None:
 # --- The untrained network
 
 
-def _network_size(spec: ModelSpec) -> network.Size | None:
-    """The EfficientFormerV2 size that an entry describes; None for another model."""
+def _untrained_size(spec: ModelSpec, format: ModelFormat) -> network.Size | None:
+    """The size of EfficientFormerV2 that can be built for an entry; None for another model."""
+    if format != "onnx":
+        return None
     image = (spec.height, spec.width, spec.classes)
     if image != (network.IMAGE_SIDE, network.IMAGE_SIDE, network.CLASSES):
         return None
@@ -424,7 +464,7 @@ def _network_size(spec: ModelSpec) -> network.Size | None:
 
 
 def _untrained(spec: ModelSpec, size: network.Size) -> ModelFile:
-    """The seeded network, built once for each version of its builder."""
+    """Build the network with random weights, once for each version of the builder."""
     sources = (Path(network.__file__), Path(graph.__file__))
     builder = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
     path = cache_dir() / "untrained" / f"{spec.name}-untrained-{builder[:12]}.onnx"

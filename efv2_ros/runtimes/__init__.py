@@ -1,1 +1,1 @@
-"""Backends that turn an NV12 buffer into logits."""
+"""Runtimes, which run a model file: from an NV12 image to logits, on the BPU or the CPU."""

@@ -1,4 +1,4 @@
-"""What a runtime is, and how to open one by name."""
+"""The interface of all runtimes, and the registry that opens one by name."""
 
 from __future__ import annotations
 
@@ -23,38 +23,41 @@ ModelFormat = Literal["bin", "onnx"]
 
 
 class RuntimeUnavailableError(Efv2Error):
-    """This runtime is not installed here, or does not work here."""
+    """A runtime that is not installed on this machine, or does not work on it."""
 
 
 class ModelLoadError(Efv2Error):
-    """The model file is broken, or is not a classifier that takes one NV12 image."""
+    """A model file that is damaged, or is not a classifier of one NV12 image."""
 
 
 class InferenceError(Efv2Error):
-    """One inference failed; the next may succeed."""
+    """An inference that failed; the next one may succeed."""
 
 
 class InferenceTimeoutError(InferenceError):
-    """An inference did not end in time and was given up; the next may succeed."""
+    """An inference that did not end in time; the next one may succeed."""
 
 
 class DeviceLostError(InferenceError):
-    """The accelerator no longer answers; the model must be loaded anew."""
+    """An accelerator that no longer answers; the model must be loaded again."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageInput:
-    """The image a model takes, and what was done to its training images.
+    """Size and value range of a model's input image.
 
     Attributes:
-        height: Rows, in pixels; even.
-        width: Columns, in pixels; even.
-        nv12_range: Range of the NV12 samples the model is given, BT.601 in both cases.
-        mean: Subtracted from R, G and B in 0..255; used by models that take floats.
-        scale: Multiplied afterwards.
+        height: Height in pixels; even.
+        width: Width in pixels; even.
+        nv12_range: Value range of the NV12 image, BT.601: `full` is 0..255, `limited` is 16..235
+            for luma and 16..240 for chroma.
+        mean: Mean of R, G and B in 0..255. Float models get `(rgb - mean) * scale`; a compiled
+            model has this built in.
+        scale: Factors for R, G and B after the mean is subtracted; not zero.
 
     Raises:
-        ValueError: `mean` or `scale` is not three finite numbers, or `scale` is zero.
+        ValueError: A side is not even and positive, `mean` or `scale` is not three finite numbers,
+            or `scale` is zero.
     """
 
     height: int = 224
@@ -64,6 +67,8 @@ class ImageInput:
     scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     def __post_init__(self) -> None:
+        if self.height < 2 or self.width < 2 or self.height % 2 or self.width % 2:
+            raise ValueError(f"an NV12 image has even sides, not {self.width}x{self.height}")
         for name, values in (("mean", self.mean), ("scale", self.scale)):
             if len(values) != 3 or not all(map(math.isfinite, values)):
                 raise ValueError(f"{name} must be three finite numbers, not {values}")
@@ -72,18 +77,18 @@ class ImageInput:
 
     @property
     def nv12_shape(self) -> tuple[int, int]:
-        """Shape of the NV12 buffer: the Y plane's rows, then half as many of interleaved UV."""
+        """Shape of the NV12 buffer: `height` rows of Y, then half as many of interleaved UV."""
         return self.height * 3 // 2, self.width
 
 
 @dataclass(frozen=True, slots=True)
 class RuntimeInfo:
-    """What a runtime says of itself.
+    """Description of a runtime with a loaded model.
 
     Attributes:
         name: The runtime's name in `RUNTIMES`.
-        version: Version of the library behind it.
-        device: Where inference runs, for people.
+        version: Version of the library that it uses.
+        device: Name of the processor that runs inference, for people.
         classes: Number of logits.
     """
 
@@ -94,22 +99,22 @@ class RuntimeInfo:
 
 
 class Slot(Protocol):
-    """One inference's place in a runtime: the memory it reads, and a run of the model on it."""
+    """An input buffer of a runtime, and inference on it. Used by one caller at a time."""
 
     nv12: Nv12Planes
 
     def commit(self) -> None:
-        """Make what `nv12` now holds ready for `infer`, while others may use the accelerator.
+        """Prepare the present content of `nv12` for `infer`; other slots may run meanwhile.
 
         Raises:
             InferenceError: The runtime failed.
         """
 
     def infer(self) -> NDArray[np.float32]:
-        """Run the model on what was committed; blocks, and only hobot_dnn keeps the GIL meanwhile.
+        """Run the model on the committed image and wait for it. Only hobot_dnn holds the GIL.
 
         Returns:
-            The logits, float32, shape (classes,), owned by the caller.
+            The logits, float32 of shape (classes,); the caller may keep them.
 
         Raises:
             InferenceError: The runtime failed.
@@ -117,7 +122,7 @@ class Slot(Protocol):
 
 
 class _Lease:
-    """Gives a slot back at the end; made once, since this lies in every frame's way."""
+    """A context manager that returns a slot at its end. Made once per slot, to be fast."""
 
     __slots__ = ("_free", "_slot")
 
@@ -132,12 +137,12 @@ class _Lease:
 
 
 class Runtime:
-    """A loaded model with a fixed number of slots; all scheduling is the caller's.
+    """A loaded model with a fixed number of slots. The caller does all scheduling.
 
     Args:
-        info: What the runtime says of itself.
-        image: The image the model takes.
-        slots: As many as inferences may run at once.
+        info: Its description.
+        image: Size and value range of the model's input.
+        slots: One slot for each image that is prepared or in inference at the same time.
     """
 
     def __init__(self, info: RuntimeInfo, image: ImageInput, slots: Sequence[Slot]) -> None:
@@ -150,7 +155,7 @@ class Runtime:
             self._free.put(_Lease(slot, self._free))
 
     def slot(self) -> AbstractContextManager[Slot]:
-        """A slot for the caller alone, to write an image into and to run; waits for a free one.
+        """Wait for a free slot and reserve it: `with runtime.slot() as slot`.
 
         Raises:
             InferenceError: The runtime is closed.
@@ -160,13 +165,13 @@ class Runtime:
         return self._free.get()
 
     def infer(self, nv12: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Run the model once on an image that lies elsewhere; any thread may call it.
+        """Copy an image into a free slot and run the model on it. Any thread may call this.
 
         Args:
-            nv12: uint8, C-contiguous, of `ImageInput.nv12_shape`.
+            nv12: C-contiguous uint8 array of shape `ImageInput.nv12_shape`.
 
         Returns:
-            The logits, float32, shape (classes,), owned by the caller.
+            The logits, float32 of shape (classes,); the caller may keep them.
 
         Raises:
             ValueError: `nv12` is not such an array.
@@ -183,18 +188,18 @@ class Runtime:
         """Free the model. No slot may be in use; a second call does nothing."""
         self._closed = True
         while not self._free.empty():
-            self._free.get()  # a slot keeps its memory as long as it is in here
+            self._free.get()  # the last reference to the slot and its memory
 
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """How a model is run. What a runtime has no choice in is ignored.
+    """Options of inference. A runtime ignores those that it does not have.
 
     Attributes:
-        slots: Inferences at once.
-        threads: CPU threads of one inference; 0 leaves it to the runtime.
+        slots: Number of slots: inferences that may run at once, and images prepared for them.
+        threads: CPU threads per inference; 0 lets the runtime decide.
         bpu_core: BPU core to run on; -1 is any.
-        bpu_priority: Priority among the BPU's tasks, 0 to 255; 255 interrupts running ones.
+        bpu_priority: Priority among the BPU's tasks, 0 to 255; 255 interrupts running tasks.
         infer_timeout: Seconds after which an inference is given up.
     """
 
@@ -207,18 +212,22 @@ class RunOptions:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeKind:
-    """An entry of `RUNTIMES`: where a runtime lives and which model files it runs."""
+    """An entry of `RUNTIMES`: the module of a runtime, and the format of its model files."""
 
     module: str
     model_format: ModelFormat
 
     def probe(self) -> str:
-        """What would run a model here; raises `RuntimeUnavailableError` with the reason if not."""
+        """Name the library that would run a model here.
+
+        Raises:
+            RuntimeUnavailableError: The runtime does not work here; the message has the reason.
+        """
         version: str = import_module(self.module).probe()
         return version
 
     def open(self, path: Path, image: ImageInput, options: RunOptions) -> Runtime:
-        """Import the runtime's module and load a model with it; see `open_runtime`."""
+        """Import the runtime's module and load a model; see `open_runtime`."""
         load: Callable[..., Runtime] = import_module(self.module).load
         return load(path, image, options)
 
@@ -231,18 +240,18 @@ RUNTIMES = MappingProxyType(
         "onnx": RuntimeKind("efv2_ros.runtimes.onnx", "onnx"),
     }
 )
-"""Every runtime by name, in the order in which `auto` prefers them."""
+"""All runtimes by name, in the order in which `auto` prefers them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A runtime as `auto` sees it.
+    """A runtime that `auto` considers.
 
     Attributes:
         name: Its name in `RUNTIMES`.
-        kind: Its entry there.
-        version: What would run a model; empty where it would not be taken.
-        problem: Why `auto` does not take it, with the cure; empty where it may.
+        kind: Its entry in `RUNTIMES`.
+        version: The library that would run a model; empty if `auto` does not take this runtime.
+        problem: Why `auto` does not take it, and the fix; empty if it may.
     """
 
     name: str
@@ -252,11 +261,12 @@ class Candidate:
 
 
 def candidates(model_format: ModelFormat | None = None) -> Iterator[Candidate]:
-    """Every runtime in the order of `auto`, each tried when it is its turn.
+    """Try all runtimes in the order of `auto`; each is tried when the iterator reaches it.
 
     Args:
-        model_format: What it must run. None goes by the machine: where there is a BPU, a robot
-            must not become slow without a word because something is missing.
+        model_format: The format that the runtime must run. None means the format for this
+            machine: on one with a BPU, a missing library must be an error, and not make a robot
+            slow by a silent change to the CPU.
     """
     for name, kind in RUNTIMES.items():
         if model_format not in (None, kind.model_format):
@@ -275,14 +285,17 @@ def candidates(model_format: ModelFormat | None = None) -> Iterator[Candidate]:
 def select_runtime(
     name: str = "auto", model_format: ModelFormat | None = None
 ) -> tuple[str, RuntimeKind]:
-    """Name and kind of the runtime to use; `auto` takes the first that works here.
+    """Choose the runtime: the named one, or for `auto` the first that works here.
 
     Args:
         name: A name from `RUNTIMES`, or `auto`.
-        model_format: For `auto`, what the runtime must be able to run; see `candidates`.
+        model_format: For `auto`, the format that the runtime must run; see `candidates`.
+
+    Returns:
+        The runtime's name and its entry in `RUNTIMES`.
 
     Raises:
-        RuntimeUnavailableError: There is no runtime of that name, or none that works.
+        RuntimeUnavailableError: There is no runtime of that name, or none works here.
     """
     if name in RUNTIMES:
         return name, RUNTIMES[name]
@@ -304,20 +317,20 @@ def open_runtime(
 
     Args:
         path: The model file.
-        image: The image the model takes.
+        image: Size and value range of the model's input.
         name: A name from `RUNTIMES`.
-        options: How to run it.
+        options: Options of inference.
 
     Raises:
-        RuntimeUnavailableError: The runtime is not here.
-        ModelLoadError: The file is not a model this runtime and `image` can be used with.
+        RuntimeUnavailableError: The runtime is not installed or does not work here.
+        ModelLoadError: The runtime cannot run the file, or the model takes another image.
     """
     _, kind = select_runtime(name)
     return kind.open(path, image, options or RunOptions())
 
 
 def check_nv12(nv12: NDArray[np.uint8], shape: tuple[int, int]) -> None:
-    """Refuse what a C library would read out of bounds or misread.
+    """Refuse an array that a C library would misread or read out of bounds.
 
     Raises:
         ValueError: `nv12` is not a C-contiguous uint8 array of this shape.

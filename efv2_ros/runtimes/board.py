@@ -1,4 +1,4 @@
-"""What an RDK X5 says of itself in its file system; nothing on every other machine."""
+"""Read the state of an RDK X5 from its file system: BPU load, CPU governor, temperature."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ _BPU = "sys/devices/system/bpu/bpu0"
 _GOVERNORS = "sys/devices/system/cpu/cpufreq"
 
 PERFORMANCE_MODE = f"echo performance | sudo tee /{_GOVERNORS}/policy*/scaling_governor"
-"""Sets the CPU to the speed that published figures are measured at, until the next start."""
+"""Command that sets the CPU to its full speed, as for published figures, until a reboot."""
 
 
 @dataclass(frozen=True)
 class BoardState:
-    """A look at the board. What cannot be read is None.
+    """State of the board. What cannot be read is None.
 
     Attributes:
-        bpu_load: Share of the time that the BPU is at work, in percent.
-        governor: Of the CPU's clock; several if its clusters differ.
-        temperature: Of the SoC's hottest sensor, in degrees Celsius.
+        bpu_load: Utilisation of the BPU in percent.
+        governor: Governor of the CPU's frequency; several names if the clusters differ.
+        temperature: Temperature of the SoC's hottest sensor in degrees Celsius.
     """
 
     bpu_load: int | None
@@ -35,17 +35,17 @@ def has_bpu() -> bool:
 
 
 def name() -> str:
-    """The machine's name in its device tree; empty where there is none."""
+    """Read the machine's name from its device tree; empty if it has none."""
     return (_read(ROOT / "proc/device-tree/model") or "").rstrip("\0\n")
 
 
 def state() -> BoardState | None:
-    """How the board is now; None on a machine without a BPU."""
+    """Read the present state of the board; None on a machine without a BPU."""
     if not has_bpu():
         return None
     policies = (ROOT / _GOVERNORS).glob("policy*/scaling_governor")
     governors = {text.strip() for text in map(_read, policies) if text}
-    # Thousandths of a degree, as everywhere in sysfs.
+    # sysfs gives temperatures in thousandths of a degree.
     zones = map(_number, (ROOT / "sys/class/thermal").glob("thermal_zone*/temp"))
     temperatures = [each / 1000 for each in zones if each is not None]
     return BoardState(

@@ -1,4 +1,4 @@
-"""The X5's BPU through D-Robotics' `hbm_runtime`, which RDK OS has from 3.5.0 on."""
+"""Runtime `hbm`: the X5's BPU through D-Robotics' `hbm_runtime`, part of RDK OS since 3.5.0."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ class HbmRuntime(Runtime):
 
 
 def probe() -> str:
-    """Name and version of what would run a model.
+    """Name hbm_runtime's version.
 
     Raises:
-        RuntimeUnavailableError: hbm_runtime cannot be imported; the message has the cure.
+        RuntimeUnavailableError: It cannot be imported; the message has the fix.
     """
     return f"hbm_runtime {_version(_import())}"
 
@@ -53,10 +53,10 @@ def load(path: Path, image: ImageInput, options: RunOptions) -> HbmRuntime:
 
 
 class _Network:
-    """A model of the library, and the form in which it takes NV12."""
+    """A loaded model, and the shape in which it takes NV12."""
 
     def __init__(self, module: Any, path: Path, image: ImageInput, options: RunOptions) -> None:
-        # D-Robotics' samples use a model from one thread only, and nothing promises more.
+        # D-Robotics' samples use a model from one thread only, and nothing promises thread safety.
         self._lock = threading.Lock()
         try:
             self._session = module.HB_HBMRuntime(str(path))
@@ -69,7 +69,7 @@ class _Network:
             raise ModelLoadError(
                 f"{path} must hold one model with one input and one output: {error}"
             ) from error
-        except Exception as error:  # a vendor's extension: whatever it raises, it has no model
+        except Exception as error:  # a vendor's extension may raise anything
             raise ModelLoadError(f"{path} cannot be loaded: hbm_runtime: {error}") from error
         self._shape, self.classes = self._try_shapes(path, stated, image)
 
@@ -85,7 +85,7 @@ class _Network:
             except Exception as error:
                 raise InferenceError(f"hbm_runtime: {error}") from error
         if logits.dtype.kind != "f":
-            raise ModelLoadError(f"the model gives {logits.dtype} and not floats: use libdnn")
+            raise ModelLoadError(f"the model returns {logits.dtype} and not floats: use libdnn")
         return logits.astype(np.float32, copy=False).reshape(-1)
 
     def _schedule(self, options: RunOptions) -> None:
@@ -98,9 +98,9 @@ class _Network:
     def _try_shapes(
         self, path: Path, stated: tuple[int, ...], image: ImageInput
     ) -> tuple[tuple[int, ...], int]:
-        """The first shape that works, and the number of logits.
+        """Find the first input shape that works, and the number of logits.
 
-        `input_shapes` may say what is to be given, or the 1x3xHxW of the picture it stands for.
+        `input_shapes` may state the shape of the NV12 array, or 1x3xHxW of the image it encodes.
         """
         grey = np.full(image.nv12_shape, _GREY, np.uint8)
         size = (image.height, image.width)
@@ -121,7 +121,7 @@ class _Network:
 
 
 def _shapes(stated: tuple[int, ...], image: ImageInput) -> Iterator[tuple[int, ...]]:
-    """What NV12 is given as, the likeliest first."""
+    """List the shapes that NV12 may be passed in, the most likely first."""
     rows, columns = image.nv12_shape
     usual = [(1, rows, columns, 1), (1, rows, columns), (rows, columns), (rows * columns,)]
     if math.prod(stated) == rows * columns:
@@ -130,7 +130,7 @@ def _shapes(stated: tuple[int, ...], image: ImageInput) -> Iterator[tuple[int, .
 
 
 class _Slot:
-    """A buffer for images; all slots share one model."""
+    """An image buffer. All slots share one model."""
 
     def __init__(self, network: _Network, image: ImageInput) -> None:
         self._network = network
@@ -138,7 +138,7 @@ class _Slot:
         self.nv12 = Nv12Planes.of(self._buffer)
 
     def commit(self) -> None:
-        """Nothing: `run` takes the image when it is called."""
+        """Do nothing: `run` reads the image when it is called."""
 
     def infer(self) -> NDArray[np.float32]:
         return self._network.run(self._buffer)

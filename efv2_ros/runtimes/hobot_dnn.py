@@ -1,10 +1,10 @@
-"""The X5's BPU through D-Robotics' `hobot_dnn.pyeasy_dnn`, a C extension over libdnn.
+"""Runtime `hobot_dnn`: the X5's BPU through D-Robotics' C extension `hobot_dnn.pyeasy_dnn`.
 
-The extension trusts its caller: `forward` reads as many bytes as an array has elements from where
-the array begins, whatever its type and strides, and what is no array makes it infer again on the
-image before. It also holds the GIL, waits without a limit, never frees a model, and loses a task
-of the BPU with an inference that fails there. So here every input is our own buffer of the right
-size, results are read under a lock, and a file is loaded once.
+The extension does not check its input: `forward` reads one byte for each element of an array from
+its beginning, whatever its type and strides, and for an object that is no array it infers the last
+image again. It also holds the GIL, waits without a limit, never frees a model, and leaks a BPU
+task with each inference that fails. So this runtime passes only its own buffers of the right size,
+reads results under a lock, and loads each file once.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from efv2_ros.runtimes.base import (
 from efv2_ros.vision.planes import Nv12Planes
 
 MODULES = ("hobot_dnn", "hobot_dnn_rdkx5")
-"""The package on the board, and the one that PyPI calls hobot-dnn-rdkx5."""
+"""Package names: the one on the board, and that of PyPI's hobot-dnn-rdkx5."""
 
 _TASKS = 32
-"""As many tasks may be open in a process, says libdnn's documentation."""
+"""Number of tasks that a process may have open, from libdnn's documentation."""
 
 
 class HobotDnnRuntime(Runtime):
@@ -53,10 +53,10 @@ class HobotDnnRuntime(Runtime):
 
 
 def probe() -> str:
-    """Name and version of what would run a model.
+    """Name the module that would run a model, and its version.
 
     Raises:
-        RuntimeUnavailableError: Neither module can be imported; the message has the cure.
+        RuntimeUnavailableError: Neither module can be imported; the message has the fix.
     """
     name, _ = _import()
     return f"{name} {_version(name)}"
@@ -68,16 +68,20 @@ def load(path: Path, image: ImageInput, options: RunOptions) -> HobotDnnRuntime:
 
 
 class _Network:
-    """A model of the extension. It is never freed, so there is one for each file."""
+    """A loaded model. The extension never frees one, so there is one for each file."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
-        # A model's outputs are live views: another forward in between would change them.
+        # A model's outputs are views of its memory, which the next forward overwrites.
         self._lock = threading.Lock()
         self._failures = 0
 
     def check(self, path: Path, image: ImageInput) -> int:
-        """Number of classes; ModelLoadError unless it takes NV12 and gives floats."""
+        """Check the model and count its classes.
+
+        Raises:
+            ModelLoadError: It does not take one NV12 image, or does not return floats.
+        """
         inputs, outputs = self._model.inputs, self._model.outputs
         if len(inputs) != 1 or len(outputs) != 1:
             raise ModelLoadError(
@@ -94,11 +98,11 @@ class _Network:
         if len(shape) != 4 or shape[0] != 1 or size != (image.height, image.width):
             wanted = f"{image.width}x{image.height}"
             raise ModelLoadError(f"{path} takes NV12 of shape {shape} and not one {wanted} image")
-        # It hands out integers as they are, and nothing of what has not four dimensions.
+        # The extension returns quantised integers as they are, and only 4-dimensional outputs.
         if result.dtype != "float32" or len(result.shape) != 4:
             raise ModelLoadError(
-                f"{path} gives {result.dtype} of shape {tuple(result.shape)}, of which hobot_dnn "
-                "makes no logits: use the runtime libdnn"
+                f"{path} returns {result.dtype} of shape {tuple(result.shape)}, which hobot_dnn "
+                "cannot turn into logits: use the runtime libdnn"
             )
         return math.prod(result.shape)
 
@@ -118,22 +122,22 @@ class _Network:
         if self._failures < _TASKS:
             return InferenceError(reason)
         return DeviceLostError(
-            f"{reason}, {self._failures} times in a row. It loses a task with each failure and "
-            f"has {_TASKS}, so only a new process can help: start the node again"
+            f"{reason}, {self._failures} times in a row. Each failure costs it one of its "
+            f"{_TASKS} tasks, so only a new process can help: start the node again"
         )
 
 
 class _Slot:
-    """A buffer for images; all slots share one model."""
+    """An image buffer. All slots share one model."""
 
     def __init__(self, network: _Network, image: ImageInput, options: RunOptions) -> None:
         self._network, self._options = network, options
-        # The whole of what forward reads: 8-bit elements, side by side, as many as it takes.
+        # forward reads exactly this many bytes, one after the other.
         self._buffer = np.empty(image.nv12_shape, np.uint8)
         self.nv12 = Nv12Planes.of(self._buffer)
 
     def commit(self) -> None:
-        """Nothing: `forward` takes the image when it is called."""
+        """Do nothing: `forward` reads the image when it is called."""
 
     def infer(self) -> NDArray[np.float32]:
         return self._network.forward(self._buffer, self._options)
@@ -144,7 +148,7 @@ _loading = threading.Lock()
 
 
 def _loaded(module: Any, path: Path) -> _Network:
-    """The model in a file, loaded once as long as the file stays the same."""
+    """Load the model in a file, unless the same file was loaded before."""
     try:
         stat = path.stat()
         key = (str(path.resolve()), stat.st_mtime_ns, stat.st_size)
@@ -162,12 +166,12 @@ def _loaded(module: Any, path: Path) -> _Network:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """What went wrong: the extension wraps it in a SystemError that says nothing."""
+    """Unwrap an error: the extension hides it in a SystemError without a message."""
     return error.__cause__ if isinstance(error, SystemError) and error.__cause__ else error
 
 
 def _import() -> tuple[str, Any]:
-    """Name and module of the first of `MODULES` that works."""
+    """Import the first of `MODULES` that works; return its name and the module."""
     problems = []
     for name in MODULES:
         try:

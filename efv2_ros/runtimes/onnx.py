@@ -1,7 +1,7 @@
-"""ONNX Runtime on the CPU: the float model behind the same NV12 input that the BPU has.
+"""Runtime `onnx`: float models on the CPU through ONNX Runtime, with the BPU's NV12 input.
 
-The X5's compiled models begin with a node that turns NV12 into normalised RGB. This runtime puts
-an ONNX graph that does the same before the float model, so both see the same pixels.
+The X5's compiled models begin with a node that converts NV12 to normalised RGB. This runtime runs
+an ONNX graph that does the same before the float model, so that both get the same pixels.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from efv2_ros.vision.planes import Nv12Planes
 if TYPE_CHECKING:
     import onnxruntime as ort
 
-# R, G, B (rows) from Y, U-128, V-128 (columns), full-range BT.601: the constants of the
+# R, G, B (rows) from Y, U-128, V-128 (columns) for full-range BT.601, with the constants of the
 # preprocessing node in the X5's compiled models (YUV_BT601_FULL_RANGE_128).
 _FULL_RANGE = np.array([[1.0, 0.0, 1.4017], [1.0, -0.3437, -0.7142], [1.0, 1.7722, 0.0]])
 
 
 def _rgb_from_yuv(image: ImageInput) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The 3x3 matrix and the offset that turn raw Y, U, V bytes into the model's input."""
+    """Compute the 3x3 matrix and the offset from Y, U, V bytes to the model's input."""
     matrix, zero = _FULL_RANGE, np.array([0.0, 128.0, 128.0])
     if image.nv12_range == "limited":
-        # ITU-R BT.601: Y spans 16..235 and chroma 16..240, instead of 0..255 for both.
+        # ITU-R BT.601: luma is 16..235 and chroma 16..240, instead of 0..255 for both.
         matrix = matrix * np.array([255 / 219, 255 / 224, 255 / 224])
         zero = np.array([16.0, 128.0, 128.0])
     scale = np.asarray(image.scale)
@@ -46,11 +46,11 @@ def _rgb_from_yuv(image: ImageInput) -> tuple[NDArray[np.float64], NDArray[np.fl
 
 
 def preprocessing_model(image: ImageInput) -> bytes:
-    """An ONNX model from NV12 to a network's input.
+    """Encode an ONNX model that converts NV12 to a network's input.
 
-    Its input `nv12` is uint8 of `image.nv12_shape`; its output `data` is float32
-    [1, 3, height, width], normalised RGB. Each chroma sample serves its 2x2 pixels unchanged, as
-    on the BPU.
+    Its input `nv12` is uint8 of `image.nv12_shape`. Its output `data` is normalised RGB, float32
+    of shape (1, 3, height, width). Each chroma sample is used for its 2x2 pixels without
+    interpolation, as on the BPU.
     """
     height, width = image.height, image.width
     matrix, offset = _rgb_from_yuv(image)
@@ -64,8 +64,8 @@ def preprocessing_model(image: ImageInput) -> bytes:
         "no_roi": np.empty(0, np.float32),
         "twice": np.array([1, 1, 2, 2], np.float32),
     }
-    # The chroma part is computed once per sample and replicated afterwards: twice as fast as a
-    # 3x3 convolution over three full-size planes.
+    # The chroma part is computed once per sample and replicated afterwards, which is twice as fast
+    # as a 3x3 convolution over three full-size planes.
     float32 = encoder.data_type(np.float32)
     nodes = [
         node("Split", ["nv12", "rows"], ["y_rows", "uv_rows"], axis=0),
@@ -97,7 +97,7 @@ def preprocessing_model(image: ImageInput) -> bytes:
 
 
 class _Slot:
-    """Preallocated buffers and the two bound runs of one caller."""
+    """Preallocated buffers, bound to a session of the preprocessing and one of the network."""
 
     def __init__(
         self, preprocess: ort.InferenceSession, network: ort.InferenceSession, image: ImageInput
@@ -134,7 +134,7 @@ class OnnxRuntime(Runtime):
         options.intra_op_num_threads = run.threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        # Idle threads must leave the CPU to the rest of the robot between two frames.
+        # Between two frames, idle threads must leave the CPU to the rest of the robot.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         network = _load(ort, path, options)
         classes = _check_signature(network, path, image)
@@ -150,10 +150,10 @@ class OnnxRuntime(Runtime):
 
 
 def probe() -> str:
-    """Name and version of what would run a model.
+    """Name ONNX Runtime's version.
 
     Raises:
-        RuntimeUnavailableError: ONNX Runtime cannot be used here; the message has the cure.
+        RuntimeUnavailableError: It cannot be imported; the message has the fix.
     """
     return f"ONNX Runtime {_import().__version__}"
 
@@ -168,7 +168,7 @@ def _import() -> Any:
         import onnxruntime
     except ImportError as error:
         raise RuntimeUnavailableError(
-            f"the onnx runtime is not here ({error}): pip install onnxruntime"
+            f"ONNX Runtime cannot be imported ({error}): pip install onnxruntime"
         ) from error
     return onnxruntime
 
@@ -182,7 +182,7 @@ def _load(ort: Any, path: Path, options: ort.SessionOptions) -> ort.InferenceSes
 
 
 def _check_signature(session: ort.InferenceSession, path: Path, image: ImageInput) -> int:
-    """Number of classes of a model that takes one RGB image and gives one row of logits."""
+    """Check that a model takes one RGB image and returns logits, and count its classes."""
     inputs, outputs = session.get_inputs(), session.get_outputs()
     wanted = [1, 3, image.height, image.width]
     if len(inputs) != 1 or inputs[0].type != "tensor(float)" or len(inputs[0].shape) != 4:
@@ -192,11 +192,14 @@ def _check_signature(session: ort.InferenceSession, path: Path, image: ImageInpu
             raise ModelLoadError(f"{path} takes {inputs[0].shape}, not {wanted}")
     if len(outputs) != 1 or outputs[0].type != "tensor(float)":
         raise ModelLoadError(f"{path} must have one float output")
-    return math.prod(_extent(n) for n in outputs[0].shape)
+    classes = math.prod(_extent(n) for n in outputs[0].shape)
+    if classes < 1:
+        raise ModelLoadError(f"{path} returns output of shape {outputs[0].shape}, without a class")
+    return classes
 
 
 def _extent(dimension: int | str | None) -> int:
-    """A dimension's size; a symbolic one is the batch, of which there is one."""
+    """Size of a dimension. A symbolic dimension is the batch, which is 1."""
     return dimension if isinstance(dimension, int) else 1
 
 

@@ -10,7 +10,7 @@ from tiny_models import mean_colour, projection
 
 from efv2_ros.classify.classifier import Classifier
 from efv2_ros.classify.engine import Engine
-from efv2_ros.classify.model import Model, find_model, load_model
+from efv2_ros.classify.model import Model, check_request, find_model, load_model
 from efv2_ros.classify.options import ModelRequest, ViewOptions
 from efv2_ros.errors import Efv2Error
 from efv2_ros.models.catalog import Catalog, CatalogError
@@ -18,7 +18,13 @@ from efv2_ros.models.download import DownloadStoppedError
 from efv2_ros.models.labels import LabelsError
 from efv2_ros.models.modelfile import ModelError
 from efv2_ros.pictures.photo import find_photos, read_photo
-from efv2_ros.runtimes.base import InferenceError, ModelLoadError, RuntimeUnavailableError
+from efv2_ros.resources import share_path
+from efv2_ros.runtimes.base import (
+    InferenceError,
+    ModelLoadError,
+    RuntimeKind,
+    RuntimeUnavailableError,
+)
 from efv2_ros.vision.frame import Frame, FrameError, Header
 from efv2_ros.vision.nv12 import Nv12Converter, Roi
 
@@ -458,3 +464,48 @@ def test_an_engine_that_is_stopped_while_it_loads_its_first_model(tmp_path, monk
                 should_stop=server.asked.is_set,
             )
         assert not server.release.is_set()
+
+
+DOWNLOADABLE = {"allow_download": True, "allow_untrained": True}
+
+
+def test_what_may_be_fetched_or_built_passes_the_check():
+    check_request(ModelRequest("s0", **DOWNLOADABLE))
+    check_request(ModelRequest("s1", allow_download=True))
+    check_request(ModelRequest("s1", allow_untrained=True))
+    with pytest.raises(ModelError, match="efv2 models fetch s1"):
+        check_request(ModelRequest("s1"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"model_size": "s9"}, "no model 's9'"),
+        ({"model_path": "/absent/m.onnx"}, "is no file"),
+        ({"catalog_file": "/absent/c.yaml"}, "cannot be read"),
+        ({"labels_file": "/absent/labels.txt"}, "cannot read labels file"),
+        ({"labels_file": "{few}"}, "2 names, but the model has 1000"),
+        ({"runtime": "gpu"}, "no runtime is named 'gpu'"),
+        ({"runtime": "libdnn"}, "libdnn.so"),
+        ({"mean": (float("nan"), 0.0, 0.0)}, "mean"),
+        ({"model_path": "{text}"}, "not a whole"),
+    ],
+)
+def test_what_no_download_can_fix_fails_the_check(tmp_path, fields, complaint):
+    (tmp_path / "few.txt").write_text("a\nb")
+    (tmp_path / "text.onnx").write_text("no model")
+    files = {"few": tmp_path / "few.txt", "text": tmp_path / "text.onnx"}
+    fields = {n: v.format(**files) if isinstance(v, str) else v for n, v in fields.items()}
+    with pytest.raises(Efv2Error, match=complaint):
+        check_request(ModelRequest(**{**DOWNLOADABLE, **fields}))
+
+
+def test_the_check_reads_a_file_and_loads_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(RuntimeKind, "open", None)
+    (tmp_path / "labels.txt").write_text("a\nb\nc")
+    path = projection(tmp_path / "m.onnx", classes=3)
+    check_request(request(path, labels_file=str(tmp_path / "labels.txt")))
+    with pytest.raises(LabelsError, match="1000 names, but the model has 3"):
+        check_request(
+            request(path, labels_file=str(share_path("models", "labels", "imagenet1k.json")))
+        )

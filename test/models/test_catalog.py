@@ -343,7 +343,7 @@ def test_weights_listed_as_inputs_are_not_images(tmp_path):
 
 def test_dynamic_sizes_must_be_given(tmp_path):
     path = tiny_models.mean_colour(tmp_path / "m.onnx", height="h", width="w")
-    with pytest.raises(CatalogError, match="does not say its height: give it"):
+    with pytest.raises(CatalogError, match="does not state its height: give it"):
         spec_for_file(path)
     spec = spec_for_file(path, height=64, width=32)
     assert (spec.height, spec.width) == (64, 32)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from efv2_ros.models.catalog import Catalog, CatalogError
 from efv2_ros.models.labels import LabelsError, load_class_names, load_labels
 from efv2_ros.resources import share_path
 
@@ -53,11 +56,11 @@ def test_good_files(tmp_path, name, text):
         ("a.json", b'{"0": "a", "1": "b", "3": "d"}', "no name for class 2"),
         ("a.json", b'{"0": "a", "00": "b", "2": "c"}', "names class 0 twice"),
         ("a.json", b'{"tench": 0}', "'tench' where a class id goes"),
-        ("a.json", b'"tench"', "neither a list nor a map"),
+        ("a.json", b'"tench"', "is neither a list nor a map"),
         ("a.json", b"[", "not valid JSON"),
         ("a.json", b"[" * 100_000, "not valid JSON"),
         ("a.yaml", b"a: [", "not valid YAML"),
-        ("a.yaml", b"", "neither a list nor a map"),
+        ("a.yaml", b"", "is neither a list nor a map"),
         ("a.yaml", b"!!python/object:os.system {}", "not valid YAML"),
         ("a.yaml", b"[" * 5000, "not valid YAML"),
         ("a.yaml", b"a: 2001-13-45", "not valid YAML"),
@@ -122,3 +125,27 @@ def test_missing_file(tmp_path):
         load_labels(tmp_path, 3)
     with pytest.raises(LabelsError, match="cannot read"):
         load_labels(Path("a\0b"), 3)
+
+
+@pytest.mark.parametrize(
+    ("read", "limit"), [(lambda path: load_labels(path, 3), "16"), (Catalog.load, "1")]
+)
+def test_what_could_be_read_for_ever_is_refused(tmp_path, read, limit):
+    pipe, huge, errors = tmp_path / "pipe", tmp_path / "huge.txt", []
+    os.mkfifo(pipe)
+    with huge.open("wb") as file:
+        file.truncate(1 << 40)
+
+    def attempt():
+        for path in (pipe, Path("/dev/zero"), huge):
+            try:
+                read(path)
+            except (LabelsError, CatalogError) as error:
+                errors.append(str(error))
+
+    thread = threading.Thread(target=attempt, daemon=True)
+    thread.start()
+    thread.join(30)
+    assert [error.rpartition("it is ")[2] for error in errors] == [
+        "not a regular file", "not a regular file", f"larger than {limit} MiB",
+    ]  # fmt: skip

@@ -2,6 +2,7 @@ import dataclasses
 import errno
 import hashlib
 import json
+import signal
 import subprocess
 import sys
 
@@ -11,8 +12,10 @@ pytest.importorskip("onnx")
 
 import onnx
 import tiny_models
+from click.testing import CliRunner
 from http_server import serving
 
+from efv2_ros.cli.models import models
 from efv2_ros.models import store
 from efv2_ros.models.catalog import Catalog, ModelFileSource, ModelSpec
 from efv2_ros.models.download import DownloadError, DownloadStoppedError
@@ -164,10 +167,10 @@ def test_a_file_without_an_address(places):
     spec = ModelSpec("own", "own", 64, 64, 3, files={"onnx": ModelFileSource(None, "own.onnx")})
     with pytest.raises(ModelNotFoundError, match=r"own\.onnx is not in .*: put the file there"):
         resolve(spec, "onnx", allow_download=True)
-    with pytest.raises(ModelNotFoundError, match=r"lists no \.bin of own: give model_path"):
+    with pytest.raises(ModelNotFoundError, match=r"lists no \.bin of own: set model_path"):
         resolve(spec, "bin", allow_download=True)
     for format in ("onnx", "bin"):
-        with pytest.raises(ModelNotFoundError, match="no address"):
+        with pytest.raises(ModelNotFoundError, match="no URL"):
             fetch(spec, format)
 
 
@@ -271,7 +274,7 @@ def test_what_is_not_a_model_never_replaces_one(spec, fetched, server, model):
     ]:
         server.behaviour.content = content
         with pytest.raises(
-            ModelFormatError, match=f"tiny.onnx did not bring a model: .*{complaint}"
+            ModelFormatError, match=f"tiny.onnx did not return a model: .*{complaint}"
         ):
             fetch(spec, "onnx", update=True)
         assert fetched.read_bytes() == good
@@ -450,6 +453,47 @@ def test_a_stopped_download_is_no_reason_for_the_untrained_network(server, place
             on_progress=lambda done, total: told.append(done),
             should_stop=lambda: told[-1:] == [100],
         )
+
+
+def test_ctrl_c_ends_the_command_while_its_download_stalls(server, tmp_path):
+    catalog = tmp_path / "catalog.yaml"
+    entry = {
+        "input": {"height": 64, "width": 64},
+        "classes": 10,
+        "files": {"onnx": server.url("tiny.onnx")},
+    }
+    catalog.write_text(json.dumps({"models": {"tiny": entry}}))
+    server.behaviour.stall_after = [100]
+    command = ["efv2", "models", "fetch", "tiny", "--catalog", str(catalog)]
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        f"sys.argv = {command}; from efv2_ros.cli.main import main; sys.exit(main())"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) as process:
+        assert server.asked.wait(60)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=10)  # of the 30 s for which the server stalls
+    assert process.returncode not in (0, None)
+    assert not server.release.is_set()
+
+
+def test_the_commands_show_names_and_paths_as_they_are(server, tmp_path, model):
+    """Not as markup, of which `[/]` would be an error and `[b]` would not be seen."""
+    catalog = tmp_path / "catalog.yaml"
+    entry = {
+        "size": "[/] [b]",
+        "input": {"height": 64, "width": 64},
+        "classes": 10,
+        "files": {"onnx": server.url("%5Bb%5D.onnx")},
+    }
+    catalog.write_text(json.dumps({"models": {"odd": entry}}))
+    run = CliRunner().invoke
+    for command in (["fetch", "odd"], ["list"], ["verify"]):
+        done = run(models, [*command, "--catalog", str(catalog)], env={"COLUMNS": "300"})
+        assert done.exit_code == 0, done.output + str(done.exception)
+        assert "[/] [b]" in done.output
+    done = run(models, ["build", "s0", str(tmp_path / "[b].onnx")])
+    assert "[b].onnx" in done.output
 
 
 def test_nothing_is_imported_for_a_download_that_does_not_happen(tmp_path, model):

@@ -66,11 +66,13 @@ def test_mean_and_scale_are_applied_in_rgb_order(tmp_path):
         {"mean": (0.0, 0.0)},
         {"scale": (1.0, 1.0, float("nan"))},
         {"scale": (1.0, 0.0, 1.0)},
+        {"sides": None, "height": 225},
+        {"sides": None, "width": 0},
     ],
 )
 def test_an_image_that_no_model_could_be_fed(fields):
     with pytest.raises(ValueError, match=next(iter(fields))):
-        ImageInput(**fields)
+        ImageInput(**{name: value for name, value in fields.items() if value is not None})
 
 
 def test_each_chroma_sample_colours_its_own_four_pixels(tmp_path):
@@ -190,6 +192,18 @@ def test_files_that_are_no_such_model(tmp_path):
     )
     with pytest.raises(ModelLoadError, match="one float output"):
         open_runtime(two, ImageInput(), "onnx")
+    nothing = save(
+        tmp_path / "nothing.onnx",
+        [helper.make_node("ReduceMean", ["data"], ["mean"], axes=[1, 2, 3], keepdims=0),
+         helper.make_node("Reshape", ["mean", "shape"], ["row"]),
+         helper.make_node("Slice", ["row", "start", "start", "axis"], ["output"])],
+        [1, 3, 224, 224],
+        [1, 0],
+        {"shape": np.array([1, 1], np.int64), "start": np.zeros(1, np.int64),
+         "axis": np.ones(1, np.int64)},
+    )  # fmt: skip
+    with pytest.raises(ModelLoadError, match="without a class"):
+        open_runtime(nothing, ImageInput(), "onnx")
 
 
 def test_a_failing_inference_is_an_inference_error_and_the_next_one_works(tmp_path):

@@ -1,1 +1,1 @@
-"""EfficientFormerV2 as an ONNX model, written without torch."""
+"""EfficientFormerV2 built as an ONNX model, without torch."""

@@ -1,10 +1,10 @@
-"""EfficientFormerV2 as an ONNX model, written without torch.
+"""Build EfficientFormerV2 as an ONNX model, without torch.
 
-The graph is the one that timm's model gives through `torch.onnx.export` in evaluation mode at
-opset 11, node for node and under the same node names: recipes for the BPU toolchain name nodes,
-and its compiler fuses a GELU only in the five-node form of that export. BatchNorm is folded into
-the convolution before it, as the exporter does. One thing is simpler: the attention biases are
-gathered here, not by the graph.
+The graph equals the one that `torch.onnx.export` makes of timm's model in evaluation mode at opset
+11, node for node and with the same node names. This matters because recipes for the BPU toolchain
+refer to nodes by name, and its compiler fuses a GELU only if it has the five nodes of that export.
+BatchNorm is folded into the convolution before it, as the exporter does. There is one difference:
+the attention biases are gathered when the graph is built, not when it runs.
 
 Paper: Li et al., Rethinking Vision Transformers for MobileNet Size and Speed,
 https://arxiv.org/abs/2212.08059. Definition: timm/models/efficientformer_v2.py (Apache-2.0).
@@ -61,10 +61,10 @@ __all__ = [
 _OPSET = 11
 _IR_VERSION = 6  # of ONNX 1.6, which brought opset 11
 
-# Of random values, by the last part of a tensor's name. timm's own initial layer scale (gamma),
-# 1e-5, would switch every block off.
+# Ranges of random values, by the last part of a tensor's name. With timm's initial layer scale
+# (gamma) of 1e-5, no block would have an effect.
 _RANGES: Mapping[str, tuple[float, float]] = {
-    "weight": (0.8, 1.2),  # of a BatchNorm
+    "weight": (0.8, 1.2),  # BatchNorm
     "bias": (-0.02, 0.02),
     "running_mean": (-0.02, 0.02),
     "running_var": (0.8, 1.4),
@@ -75,7 +75,7 @@ _HEAD_GAIN = 6  # gives logits a standard deviation of 1.5 (s0) to 5 (l)
 
 
 class WeightsError(ModelError):
-    """Weights that are not those of an EfficientFormerV2; the message says in what way."""
+    """Weights that do not fit an EfficientFormerV2; the message says why."""
 
 
 # --- Weights
@@ -86,14 +86,14 @@ class State:
     """All weights of one network.
 
     Attributes:
-        size: the network they are of.
-        tensors: float32 arrays under timm's names (`stem.conv1.conv.weight`, ...), exactly those
-            of `parameter_shapes(size)`.
-        source: where they come from, for people to read; it is recorded in the model, and starts
-            with `untrained` if they were never trained.
+        size: Size of the network.
+        tensors: float32 arrays by timm's names (`stem.conv1.conv.weight`, ...): exactly those of
+            `parameter_shapes(size)`.
+        source: Where the weights come from, for people. It is stored in the model's metadata, and
+            starts with `untrained` if the weights were never trained.
 
     Raises:
-        WeightsError: a tensor is missing, has the wrong shape, or is not part of the network.
+        WeightsError: A tensor is missing, has the wrong shape, or is not part of the network.
     """
 
     size: Size
@@ -119,13 +119,13 @@ def load_state(path: Path, size: Size | None = None) -> State:
     """Read trained weights from a safetensors file.
 
     Args:
-        path: a file with timm's tensor names, such as the `model.safetensors` of
+        path: A file with timm's tensor names, such as the `model.safetensors` of
             `timm/efficientformerv2_s0.snap_dist_in1k` on the Hugging Face hub.
-        size: the network they must be of; None takes what the file holds.
+        size: The size of network that the weights must fit; None accepts any.
 
     Raises:
-        WeightsError: the file cannot be read, is no safetensors file, or holds other weights.
-        BuilderUnavailableError: the safetensors package is not installed.
+        WeightsError: The file cannot be read, is no safetensors file, or holds other weights.
+        BuilderUnavailableError: The safetensors package is not installed.
     """
     try:
         from safetensors import SafetensorError
@@ -144,7 +144,7 @@ def load_state(path: Path, size: Size | None = None) -> State:
     except (SafetensorError, KeyError, ValueError) as error:
         raise WeightsError(f"{path} is not a safetensors file of weights: {error}") from error
 
-    # A counter that only training uses.
+    # num_batches_tracked is a counter that only training uses.
     tensors = {n: t for n, t in stored.items() if not n.endswith(".num_batches_tracked")}
     for name, tensor in tensors.items():
         if not np.issubdtype(tensor.dtype, np.floating):
@@ -162,14 +162,17 @@ def load_state(path: Path, size: Size | None = None) -> State:
 
 
 def seeded_state(size: Size, seed: int = 0) -> State:
-    """Random weights: the network is untrained, yet its logits depend on the image.
+    """Make random weights. The network is untrained, but its logits depend on the image.
 
-    Every tensor has a random stream of its own, seeded by `seed` and its name. NumPy's legacy
-    generator is frozen, so the values are the same with every NumPy and on every machine.
+    Each tensor has its own random stream, seeded by `seed` and the tensor's name. NumPy's legacy
+    generator never changes, so the values are the same with every NumPy on every machine.
 
     Args:
-        size: the network.
+        size: Size of the network.
         seed: 0..2**32 - 1.
+
+    Raises:
+        BuilderUnavailableError: The onnx package is not installed.
     """
     return State(
         size,
@@ -183,7 +186,7 @@ def seeded_state(size: Size, seed: int = 0) -> State:
 
 @cache
 def parameter_shapes(size: Size) -> Mapping[str, Shape]:
-    """The shape of every tensor of a network, BatchNorm's statistics included, by timm's name."""
+    """List the shapes of a network's tensors by timm's names, with BatchNorm's statistics."""
     shapes: dict[str, Shape] = {}
 
     def record(name: str, shape: Shape) -> Array:
@@ -195,7 +198,7 @@ def parameter_shapes(size: Size) -> Mapping[str, Shape]:
 
 
 def parameter_count(size: Size) -> int:
-    """How many trainable parameters a network has, before BatchNorm is folded."""
+    """Count a network's trainable parameters, before BatchNorm is folded."""
     return sum(
         math.prod(shape)
         for name, shape in parameter_shapes(size).items()
@@ -204,9 +207,9 @@ def parameter_count(size: Size) -> int:
 
 
 def _random_tensor(random: np.random.RandomState, name: str, shape: Shape) -> Array:
-    """Values that neither drown the image in what all images share nor blow up on the way.
+    """Draw values with which the logits depend on the image and stay in a natural range.
 
-    Sums are taken over integers, so that they are exact whatever the order of addition.
+    Sums are taken over integers, which makes them exact in any order of addition.
     """
     kind = name.rsplit(".", 1)[-1]
     if kind == "weight" and len(shape) > 1:
@@ -216,23 +219,23 @@ def _random_tensor(random: np.random.RandomState, name: str, shape: Shape) -> Ar
 
 
 def _random_filters(random: np.random.RandomState, shape: Shape) -> Array:
-    """Weights of a convolution or linear layer, of unit norm for each output."""
+    """Draw weights of a convolution or linear layer, with norm 1 for each output."""
     inputs, axes = shape[1], tuple(range(1, len(shape)))
     draws = random.randint(-1024, 1024, shape, dtype=np.int64)
     if inputs != 3:
-        # Zero mean: a GELU's outputs have a mean that says nothing about the image. A filter
-        # that lets it through adds it up from layer to layer. Colours have no such mean.
+        # Zero mean: the mean of a GELU's outputs carries no information about the image, and
+        # would grow from layer to layer. The image's own channels have no such mean.
         draws = math.prod(shape[1:]) * draws - draws.sum(axes, keepdims=True)
     filters: npt.NDArray[np.float64] = draws / np.sqrt((draws**2).sum(axes, keepdims=True))
     if inputs == 1:
-        filters += 1 / math.prod(shape[1:])  # a channel's own mean does say something: keep it
+        filters += 1 / math.prod(shape[1:])  # depthwise: a channel's own mean carries information
     if len(shape) == 2:
         filters *= _HEAD_GAIN
     return filters.astype(np.float32)
 
 
 def _size_of(path: Path, tensors: Mapping[str, npt.NDArray[Any]]) -> Size:
-    """Tell the network by the width of its last stage, which differs in every size."""
+    """Find the size of network by the width of its last stage, which no two sizes share."""
     norm = tensors.get("norm.weight")
     if norm is None:
         raise WeightsError(f"{path} is not of timm's EfficientFormerV2: it has no norm.weight")
@@ -245,7 +248,7 @@ def _size_of(path: Path, tensors: Mapping[str, npt.NDArray[Any]]) -> Size:
 
 
 def _some(names: Sequence[str]) -> str:
-    """The first names of a list, and how many more there are."""
+    """Name the first of a list, and how many more there are."""
     shown = ", ".join(names[:3])
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
 
@@ -254,17 +257,20 @@ def _some(names: Sequence[str]) -> str:
 
 
 def build(state: State) -> ModelProto:
-    """Make the ONNX model: opset 11, `data` float32 1x3x224x224 to `output` float32 1x1000.
+    """Build the ONNX model: opset 11, `data` float32 1x3x224x224 to `output` float32 1x1000.
 
-    `data` is a normalised RGB image, `output` the logits. The metadata records `model` (for
-    example `efficientformerv2_s0`) and `weights`, the state's source.
+    `data` is a normalised RGB image, `output` the logits. The metadata has `model` (for example
+    `efficientformerv2_s0`) and `weights`, the state's source.
 
     Args:
-        state: the weights, and with them the size.
+        state: The weights, which determine the size.
+
+    Raises:
+        BuilderUnavailableError: The onnx package is not installed.
     """
     name = f"efficientformerv2_{state.size}"
     network = Network(lambda tensor, _: state.tensors[tensor])
-    from onnx import TensorProto, helper  # after the network, which says what it needs
+    from onnx import TensorProto, helper  # Network has checked that it is installed
 
     network.classifier(ARCHITECTURES[state.size])
     image = [1, 3, IMAGE_SIDE, IMAGE_SIDE]
@@ -289,11 +295,12 @@ def write(path: Path, state: State) -> None:
     """Build a model and write it to a file, which appears whole or not at all.
 
     Args:
-        path: the file, made or replaced; its folder is made if need be.
-        state: the weights, and with them the size.
+        path: The file to make or replace. Its folder is made if it does not exist.
+        state: The weights, which determine the size.
 
     Raises:
-        FileWriteError: the file cannot be written.
+        FileWriteError: The file cannot be written.
+        BuilderUnavailableError: The onnx package is not installed.
     """
     content = build(state).SerializeToString(deterministic=True)
     try:

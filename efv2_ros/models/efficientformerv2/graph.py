@@ -1,4 +1,4 @@
-"""The nodes of EfficientFormerV2, as torch's exporter would write them at opset 11."""
+"""Write the ONNX nodes of EfficientFormerV2 as torch's exporter would, at opset 11."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Array = npt.NDArray[np.float32]
 Shape = tuple[int, ...]
 
 _HEADS = 8
-_VALUE_RATIO = 4  # channels of a value to those of a key
+_VALUE_RATIO = 4  # channels of a value per channel of a key
 _BATCH_NORM_EPSILON = 1e-5
 _BATCH_NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")
 
@@ -34,12 +34,12 @@ class BuilderUnavailableError(ModelError):
 
 @dataclass(frozen=True)
 class Architecture:
-    """What tells one size from another.
+    """The hyperparameters in which the sizes differ.
 
     Attributes:
-        widths: channels of each stage.
-        expansions: for each stage, the widening in the MLP of each block.
-        attention_blocks: how many blocks at the end of stages 2 and 3 have attention.
+        widths: Number of channels of each stage.
+        expansions: For each block of each stage, the factor by which its MLP widens.
+        attention_blocks: Number of blocks with attention, at the end of stages 2 and 3 each.
     """
 
     widths: tuple[int, int, int, int]
@@ -82,7 +82,7 @@ class _Features:
 
 
 class Network:
-    """Writes the network's nodes, module by module as timm defines them.
+    """A graph under construction: the network's nodes, module by module as timm defines them.
 
     A module is named as in timm, `stages.2.blocks.4.token_mixer`: its tensors have that prefix,
     and its nodes are named `/stages/stages.2/blocks/blocks.4/token_mixer/Softmax` and so on.
@@ -111,7 +111,7 @@ class Network:
         self._names: Counter[str] = Counter()
 
     def classifier(self, architecture: Architecture) -> None:
-        """The whole network, from `data` to `output`."""
+        """Add the whole network, from `data` to `output`."""
         x = _Features("data", 3, IMAGE_SIDE)
         first, last = architecture.widths[0], architecture.widths[-1]
         x = self._conv_norm_act("stem.conv1", x, first // 2, kernel=3, stride=2)
@@ -126,7 +126,7 @@ class Network:
             epsilon=_BATCH_NORM_EPSILON,
         )
         pooled = self._node("ReduceMean", "", [normalized], axes=[2, 3], keepdims=0)
-        # One head learnt from the labels, one from a teacher; inference takes their mean.
+        # One head was trained on the labels, one on a teacher; inference uses their mean.
         heads = [self._linear(head, pooled, last) for head in ("head", "head_dist")]
         both = self._node("Add", "", heads)
         self._node("Div", "", [both, self._constant("", np.float32(2))], output="output")
@@ -148,7 +148,7 @@ class Network:
     def _downsample(
         self, module: str, x: _Features, channels: int, *, attention: bool
     ) -> _Features:
-        """Halve the side: a strided convolution, to which the last stage adds attention."""
+        """Halve the side with a strided convolution; the last stage adds attention to it."""
         half = self._conv_norm(f"{module}.conv", x, channels, kernel=3, stride=2)
         if not attention:
             return half
@@ -156,14 +156,14 @@ class Network:
         return self._add(module, attended, half)
 
     def _mlp(self, module: str, x: _Features, expansion: int) -> _Features:
-        """Widen, look at the neighbours channel by channel, narrow."""
+        """Add an MLP: a convolution that widens, a depthwise one, and one that narrows."""
         wide = x.channels * expansion
         y = self._conv_norm_act(f"{module}.fc1", x, wide)
         y = self._conv_norm_act(f"{module}.mid", y, wide, kernel=3, groups=wide)
         return self._conv_norm(f"{module}.fc2", y, x.channels)
 
     def _attention(self, module: str, x: _Features, *, stride: int) -> _Features:
-        """Attention2d: with stride 2 it works on half the side and upsamples."""
+        """Add Attention2d. With stride 2 it works on half the side and upsamples."""
         key_channels = 32
         y = x
         if stride > 1:
@@ -178,7 +178,7 @@ class Network:
         return self._conv_norm(f"{module}.proj", y, x.channels)
 
     def _attention_downsample(self, module: str, x: _Features, channels: int) -> _Features:
-        """Attention2dDownsample: queries of half the side look at all of `x`."""
+        """Add Attention2dDownsample: the queries have half the side of keys and values."""
         key_channels = 16
         local = self._conv(
             f"{module}.q.local",
@@ -205,7 +205,7 @@ class Network:
     def _attend(
         self, module: str, query: _Features, x: _Features, *, talking_heads: bool
     ) -> _Features:
-        """Multi-head attention of the query's positions to those of `x`, plus nearby values."""
+        """Add multi-head attention from `query` to `x`, plus a convolution of the values."""
         step = x.side // query.side
         value_channels = _VALUE_RATIO * query.channels
         queries = self._transpose(module, self._split_heads(module, query))
@@ -241,13 +241,13 @@ class Network:
         return self._reshape(module, x.name, [1, _HEADS, -1, x.side**2])
 
     def _mix_heads(self, module: str, scores: str) -> str:
-        """A 1x1 convolution over the heads, taken as channels."""
+        """Add a 1x1 convolution whose channels are the heads."""
         weight = self._weight(f"{module}.weight", (_HEADS, _HEADS, 1, 1))
         bias = self._weight(f"{module}.bias", (_HEADS,))
         return self._node("Conv", module, [scores, weight, bias], **_conv_attributes(1, 1, 1))
 
     def _attention_bias(self, module: str, side: int, step: int) -> str:
-        """One learnt bias a head for every distance (|dy|, |dx|) of a query and a key."""
+        """Add the learnt biases: one per head and distance (|dy|, |dx|) of query and key."""
         name = f"{module}.attention_biases"
         by_distance = self._tensor(name, (_HEADS, side * side))
         key = np.arange(side)
@@ -258,7 +258,7 @@ class Network:
 
     def _upsample(self, module: str, x: _Features, scale: int) -> _Features:
         scales = self._constant(module, np.array([1, 1, scale, scale], np.float32))
-        region = self._constant(module, np.array([], np.float32))  # none: the whole map
+        region = self._constant(module, np.array([], np.float32))  # empty: the whole map
         resized = self._node(
             "Resize",
             module,
@@ -271,7 +271,7 @@ class Network:
     def _scaled_residual(
         self, block: str, scale: str, x: _Features, branch: _Features
     ) -> _Features:
-        """Add a branch to `x`, each of its channels scaled by a learnt factor."""
+        """Add a branch to `x`, after scaling each of its channels by a learnt factor."""
         name = f"{block}.{scale}.gamma"
         gamma = self._tensor(name, (x.channels,)).reshape(1, -1, 1, 1)
         scaled = self._node(
@@ -305,7 +305,7 @@ class Network:
         stride: int = 1,
         groups: int = 1,
     ) -> _Features:
-        """A convolution into which the BatchNorm after it is folded."""
+        """Add a convolution, with the BatchNorm after it folded into its weights."""
         weight, bias = self._conv_weights(
             f"{module}.conv", x, channels, kernel=kernel, groups=groups
         )
@@ -341,7 +341,7 @@ class Network:
         return self._node("Gemm", module, [x, weight, bias], alpha=1.0, beta=1.0, transB=1)
 
     def _gelu(self, module: str, x: _Features) -> _Features:
-        """GELU as x * (erf(x / sqrt 2) + 1) * 0.5, the order the BPU's compiler looks for."""
+        """Add a GELU as x * (erf(x / sqrt 2) + 1) * 0.5, which the BPU's compiler fuses."""
         root = self._constant(module, np.float32(math.sqrt(2)))
         y = self._node("Div", module, [x.name, root])
         y = self._node("Erf", module, [y])
@@ -356,14 +356,14 @@ class Network:
         )
 
     def _transpose(self, module: str, x: str) -> str:
-        """Swap the last two of four axes."""
+        """Add a transposition of the last two of four axes."""
         return self._node("Transpose", module, [x], perm=[0, 1, 3, 2])
 
     def _constant(self, module: str, value: npt.NDArray[Any] | np.generic) -> str:
         return self._node("Constant", module, [], value=self._from_array(np.asarray(value)))
 
     def _weight(self, name: str, shape: Shape) -> str:
-        """A weight that goes into the graph as it is."""
+        """Add a weight without changing it."""
         return self._initializer(name, self._tensor(name, shape))
 
     def _initializer(self, name: str, value: Array) -> str:

@@ -1,1 +1,1 @@
-"""The X5's BPU through libdnn.so: the C interface, its tensors, the runtime."""
+"""Runtime `libdnn`: the C interface of libdnn.so, its tensors, and the runtime itself."""

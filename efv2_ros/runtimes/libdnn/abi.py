@@ -1,4 +1,4 @@
-"""The C interface of the X5's libdnn.so (1.23 and later): structures, functions, error codes.
+"""C interface of the X5's libdnn.so (1.23 and later): structures, functions, error codes.
 
 Source: D-Robotics' API documentation (rdk_doc, cdev_dnn_api), for 64-bit Linux. The names are the
 header's own, so that they can be looked up there.
@@ -17,7 +17,7 @@ from efv2_ros.errors import Efv2Error
 from efv2_ros.runtimes.base import RuntimeUnavailableError
 
 LIBRARIES = ("libdnn.so", "/usr/hobot/lib/libdnn.so")
-"""Where the library is looked for: where the linker looks, then where RDK OS puts it."""
+"""Names that are tried: on the linker's path first, then where RDK OS has the library."""
 
 MAX_DIMENSIONS = 8
 
@@ -39,7 +39,7 @@ class TensorShape(ctypes.Structure):
 
     @property
     def dimensions(self) -> tuple[int, ...]:
-        """The sizes that count."""
+        """The sizes in use."""
         return tuple(self.dimensionSize[: self.numDimensions])
 
 
@@ -104,7 +104,7 @@ for _structure, _size in (
 
 
 class DataType(IntEnum):
-    """hbDNNDataType, as far as it is met here."""
+    """hbDNNDataType, as far as models for the X5 use it."""
 
     NV12 = 1
     NV12_SEPARATE = 2
@@ -135,7 +135,7 @@ class QuantiType(IntEnum):
 
 
 class Cache(IntEnum):
-    """hbSysMemFlushFlag: before the CPU reads what the BPU wrote, and the other way round."""
+    """hbSysMemFlushFlag: INVALIDATE before the CPU reads, CLEAN after the CPU wrote."""
 
     INVALIDATE = 1
     CLEAN = 2
@@ -164,7 +164,7 @@ MEANINGS = {
     -6000130: "out of memory for the BPU",
     -6000131: "memory could not be registered",
 }
-"""hbDNNStatus and hbSysStatus, for people."""
+"""Meanings of hbDNNStatus and hbSysStatus codes."""
 
 _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "hbDNNInitializeFromFiles": (POINTER(c_void_p), POINTER(c_char_p), c_int32),
@@ -188,7 +188,7 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
 
 
 class DnnError(Efv2Error):
-    """A call into the library failed.
+    """A call of the library that failed.
 
     Attributes:
         call: The function's name.
@@ -205,7 +205,7 @@ class Libdnn:
     """The loaded library. Calls release the GIL and raise `DnnError` for every code but 0.
 
     Raises:
-        RuntimeUnavailableError: It is not here, does not load, or lacks a function.
+        RuntimeUnavailableError: It is not installed, does not load, or lacks a function.
     """
 
     def __init__(self) -> None:
@@ -226,7 +226,7 @@ class Libdnn:
 
     @property
     def version(self) -> str:
-        """What the library says of its version."""
+        """The library's version as text."""
         function = self._optional("hbDNNGetVersion")
         if function is None:
             return "of unknown version"
@@ -245,7 +245,10 @@ class Libdnn:
 
     @contextmanager
     def releasing(self, name: str, handle: c_void_p) -> Iterator[None]:
-        """Call `name` with `handle` at the end, if it is set; an error before it goes first."""
+        """Release `handle`, if it is set, with the function `name` at the end of the block.
+
+        After an exception in the block, an error of the release is ignored.
+        """
         try:
             yield
         except BaseException:
@@ -256,7 +259,7 @@ class Libdnn:
             self.call(name, handle)
 
     def allocate(self, size: int) -> SysMem:
-        """Cached memory of `size` bytes for the BPU."""
+        """Allocate `size` bytes of cached memory for the BPU."""
         memory = SysMem()
         self.call("hbSysAllocCachedMem", byref(memory), size)
         return memory

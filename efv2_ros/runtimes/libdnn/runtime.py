@@ -1,6 +1,6 @@
-"""The X5's BPU through libdnn.so itself: several tasks in flight, none of them holding the GIL.
+"""Runtime `libdnn`: the X5's BPU through the C library, with several tasks at once and no GIL.
 
-Each slot has tensors of its own in cached BPU memory. Images are converted straight into them.
+Each slot has its own tensors in cached BPU memory. Images are converted directly into them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from efv2_ros.runtimes.libdnn.abi import (
 from efv2_ros.runtimes.libdnn.tensors import LogitsOutput, Nv12Input
 
 _LOST_AFTER = 2.0
-"""Timeouts, in times the limit, between the first in a row and the one that gives up."""
+"""The BPU counts as lost after timeouts over this many times `infer_timeout` in a row."""
 
 
 class LibdnnRuntime(Runtime):
@@ -62,13 +62,13 @@ class LibdnnRuntime(Runtime):
         )
 
     def close(self) -> None:
-        """See `Runtime.close`. What a hung BPU may still write to is left to the process's end."""
+        """See `Runtime.close`. Memory that a hung BPU may still write to is not freed."""
         super().close()
         self._network.close()
 
 
 def probe() -> str:
-    """Name and version of what would run a model.
+    """Name libdnn's version.
 
     Raises:
         RuntimeUnavailableError: libdnn cannot be used here.
@@ -82,7 +82,7 @@ def load(path: Path, image: ImageInput, options: RunOptions) -> LibdnnRuntime:
 
 
 class _Network:
-    """A model in the library, the tensors made for it, and what is known of the BPU's health."""
+    """A loaded model, the tensors allocated for it, and the BPU's health."""
 
     def __init__(
         self, library: Libdnn, path: Path, image: ImageInput, options: RunOptions
@@ -109,7 +109,7 @@ class _Network:
             raise
 
     def tensor(self, properties: TensorProperties, sizes: tuple[int, ...]) -> Tensor:
-        """A tensor with memory of these sizes, in bytes, for as long as the network lives."""
+        """Allocate a tensor with memories of these sizes in bytes; `close` frees it."""
         tensor = Tensor(properties=properties)
         for index, size in enumerate(sizes):
             try:
@@ -122,21 +122,21 @@ class _Network:
         return tensor
 
     def free(self, tensors: tuple[Tensor, ...]) -> None:
-        """Free what `tensor` made."""
+        """Free tensors that `tensor` allocated."""
         with self._lock:
             self._tensors = [each for each in self._tensors if each not in tensors]
         for tensor in tensors:
             self._free(tensor)
 
     def close(self) -> None:
-        """Free everything, unless the BPU may still be at work on it."""
+        """Free everything, unless the BPU may still be using it."""
         if self.health.hanging:
             return
         for tensor in self._tensors:
             self._free(tensor)
         self._tensors = []
         if self._packed:
-            with suppress(DnnError):  # nobody could do anything about it
+            with suppress(DnnError):  # there is no remedy
                 self.library.call("hbDNNRelease", self._packed)
             self._packed = c_void_p()
 
@@ -158,7 +158,7 @@ class _Network:
         return handle
 
     def _properties(self, which: str, path: Path) -> TensorProperties:
-        """Of the model's only input or output."""
+        """Read the properties of the model's only input or output."""
         count, properties = c_int32(), TensorProperties()
         self.library.call(f"hbDNNGet{which}Count", byref(count), self.handle)
         if count.value != 1:
@@ -168,7 +168,7 @@ class _Network:
 
 
 class _Health:
-    """Tells an inference that hung from a BPU that no longer works; threads may share it."""
+    """Tells one inference that hung from a BPU that no longer works. Thread-safe."""
 
     def __init__(self, limit: float) -> None:
         self.lost = False
@@ -178,17 +178,17 @@ class _Health:
 
     @property
     def hanging(self) -> bool:
-        """Whether the newest word of the BPU is that it did not answer."""
+        """Whether the latest inference timed out."""
         return self._first_timeout is not None
 
     def answered(self) -> None:
-        """An inference ended, whatever came of it."""
+        """Record that an inference ended, with success or not."""
         if self._first_timeout is not None:
             with self._lock:
                 self._first_timeout = None
 
     def silent(self) -> None:
-        """An inference did not end in time, or could not be started after one that did not."""
+        """Record that an inference timed out, or could not start after one that did."""
         now = time.monotonic()
         with self._lock:
             if self._first_timeout is None:
@@ -198,7 +198,7 @@ class _Health:
 
 
 class _Slot:
-    """An input and an output tensor and a run of the model from one to the other."""
+    """An input tensor, an output tensor, and inference from one to the other."""
 
     def __init__(self, network: _Network) -> None:
         self._network = network
@@ -229,7 +229,7 @@ class _Slot:
         except DnnError as error:
             raise self._failure(error) from error
         if self._abandoned:
-            # The BPU takes its tasks in turn, so it is done with what hung before this one.
+            # The BPU runs its tasks in order, so the ones that hung before this have ended.
             for tensors in self._abandoned:
                 network.free(tensors)
             self._abandoned.clear()
@@ -253,7 +253,7 @@ class _Slot:
         return InferenceError(str(error))
 
     def _leave_tensors(self) -> None:
-        """Leave the tensors to the task that hangs, which may yet write to them."""
+        """Set the tensors aside, since the task that hangs may still write to them."""
         self._abandoned.append((self._input, self._output))
         try:
             self._set_up()
@@ -266,7 +266,7 @@ class _Slot:
         self._output = network.tensor(network.output.properties, (network.output.size,))
         self.nv12 = network.input.planes(self._input)
         self._values = network.output.values(self._output)
-        # What every call needs, once: ctypes objects are slow to make.
+        # Arguments of the calls, made once because ctypes objects are slow to make.
         self._written = [
             ctypes.pointer(self._input.sysMem[n]) for n in range(len(network.input.sizes))
         ]

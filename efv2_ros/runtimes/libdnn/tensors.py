@@ -1,4 +1,4 @@
-"""How images and logits lie in the tensors of libdnn: padding, planes, quantisation."""
+"""Layout of images and logits in libdnn's tensors: padding, planes, quantisation."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ _FLOATS = (DataType.F16, DataType.F32)
 
 @dataclass(frozen=True)
 class Nv12Input:
-    """How an NV12 image lies in the input tensor's memory.
+    """Layout of an NV12 image in the input tensor's memory.
 
     Attributes:
-        properties: Of the tensor.
-        height: Rows.
-        width: Pixels of a row.
-        pitch: Bytes from a row to the next, at least `width`.
-        sizes: Bytes of each memory: one, or one for Y and one for UV.
+        properties: Properties of the tensor.
+        height: Height in pixels.
+        width: Width in pixels.
+        pitch: Bytes from one row to the next, at least `width`.
+        sizes: Size in bytes of each memory: one for all, or one for Y and one for UV.
     """
 
     properties: TensorProperties
@@ -56,7 +56,11 @@ class Nv12Input:
 
     @classmethod
     def of(cls, properties: TensorProperties, path: Path, image: ImageInput) -> Nv12Input:
-        """Read the properties of a model's input; ModelLoadError for all but NV12."""
+        """Read the layout from the properties of a model's input.
+
+        Raises:
+            ModelLoadError: It does not take one NV12 image of this size.
+        """
         kind = properties.tensorType
         if kind not in (DataType.NV12, DataType.NV12_SEPARATE):
             raise ModelLoadError(
@@ -70,8 +74,8 @@ class Nv12Input:
         if shape[:1] != (1,) or (height, width) != (image.height, image.width):
             wanted = f"{image.width}x{image.height}"
             raise ModelLoadError(f"{path} takes NV12 of shape {shape} and not one {wanted} image")
-        # The library pads rows itself where the aligned shape is said to be the valid one. Rows
-        # that are written with their padding save it that copy. Only the width counts for NV12.
+        # If the aligned shape equals the valid one, the library copies the image to pad its rows.
+        # Writing rows with their padding saves that copy. For NV12, only the width is aligned.
         pitch = max(width, properties.alignedShape.dimensionSize[columns])
         properties.alignedShape = properties.validShape
         properties.alignedShape.dimensionSize[columns] = pitch
@@ -83,7 +87,7 @@ class Nv12Input:
         return cls(properties, height, width, pitch, sizes)
 
     def planes(self, tensor: Tensor) -> Nv12Planes:
-        """The tensor's memory as an NV12 image."""
+        """View the tensor's memory as an NV12 image."""
         luma = self.pitch * self.height
         memories = [_bytes(tensor.sysMem[n], size) for n, size in enumerate(self.sizes)]
         y = memories[0][:luma]
@@ -95,16 +99,16 @@ class Nv12Input:
 
 @dataclass(frozen=True)
 class LogitsOutput:
-    """How logits lie in the output tensor's memory, and what turns them into floats.
+    """Layout of logits in the output tensor's memory, and their quantisation.
 
     Attributes:
-        properties: Of the tensor.
-        dtype: Of an element.
-        shape: Without padding.
-        strides: In bytes.
-        size: Bytes of the memory.
-        scale: Factor of integers, one or one for each index of an axis; None for floats.
-        zero_point: Subtracted before.
+        properties: Properties of the tensor.
+        dtype: Type of an element.
+        shape: Shape without padding.
+        strides: Strides in bytes.
+        size: Size of the memory in bytes.
+        scale: Factor for integers: one for all, or one for each index of an axis; None for floats.
+        zero_point: Subtracted from integers before scaling, in the same form; None for zero.
     """
 
     properties: TensorProperties
@@ -117,25 +121,29 @@ class LogitsOutput:
 
     @classmethod
     def of(cls, properties: TensorProperties, path: Path) -> LogitsOutput:
-        """Read the properties of a model's output; ModelLoadError for what holds no logits."""
+        """Read the layout from the properties of a model's output.
+
+        Raises:
+            ModelLoadError: It does not hold logits.
+        """
         kind = properties.tensorType
         if kind not in _DTYPES:
-            raise ModelLoadError(f"{path} gives output of type {kind} (hbDNNDataType)")
+            raise ModelLoadError(f"{path} returns output of type {kind} (hbDNNDataType)")
         dtype = np.dtype(_DTYPES[kind])
         shape = properties.validShape.dimensions
         strides = _strides(properties, dtype.itemsize)
         if not shape or min(shape) < 1 or len(strides) != len(shape):
-            raise ModelLoadError(f"{path} gives output of shape {shape}")
+            raise ModelLoadError(f"{path} returns output of shape {shape}")
         end = sum((n - 1) * step for n, step in zip(shape, strides, strict=True)) + dtype.itemsize
         if min(strides) < 0 or end > properties.alignedByteSize:
             raise ModelLoadError(
-                f"{path} gives output of {properties.alignedByteSize} bytes, too few for shape "
+                f"{path} returns output of {properties.alignedByteSize} bytes, too few for shape "
                 f"{shape} with strides {strides}"
             )
         scale = zero_point = None
         if kind not in _FLOATS:
             if properties.quantiType != QuantiType.SCALE or properties.scale.scaleLen < 1:
-                raise ModelLoadError(f"{path} gives integers without a scale")
+                raise ModelLoadError(f"{path} returns integers without a scale")
             scale = _by_axis(properties, properties.scale.scaleLen, properties.scale.scaleData)
             if properties.scale.zeroPointLen:
                 zero_point = _by_axis(
@@ -156,13 +164,13 @@ class LogitsOutput:
         return math.prod(self.shape)
 
     def values(self, tensor: Tensor) -> NDArray[Any]:
-        """The tensor's memory as an array of `shape`."""
+        """View the tensor's memory as an array of `shape`."""
         return np.ndarray(
             self.shape, self.dtype, _bytes(tensor.sysMem[0], self.size), 0, self.strides
         )
 
     def logits(self, values: NDArray[Any]) -> NDArray[np.float32]:
-        """A copy as floats, (value - zero point) * scale where they are quantised."""
+        """Copy values as floats; quantised ones become (value - zero point) * scale."""
         floats = values.astype(np.float32)
         if self.zero_point is not None:
             floats -= self.zero_point
@@ -172,11 +180,11 @@ class LogitsOutput:
 
 
 def _strides(properties: TensorProperties, itemsize: int) -> tuple[int, ...]:
-    """Bytes from an element to the next along each dimension of the valid shape."""
+    """Compute the bytes from one element to the next along each dimension."""
     count = properties.validShape.numDimensions
     stated = tuple(properties.stride[:count])
     if count and all(stated):
-        # The last dimension's step is one element, which tells bytes from elements.
+        # The last dimension's stride is one element: this tells bytes from elements.
         unit = max(1, itemsize // stated[-1])
         return tuple(step * unit for step in stated)
     aligned = properties.alignedShape.dimensions
@@ -184,17 +192,17 @@ def _strides(properties: TensorProperties, itemsize: int) -> tuple[int, ...]:
 
 
 def _by_axis(properties: TensorProperties, count: int, data: Any) -> NDArray[np.float32]:
-    """One number for all, or one for each index of the quantised axis, ready to broadcast."""
+    """Read one number for all, or one for each index of the quantised axis, to broadcast."""
     numbers = np.array([float(data[n]) for n in range(count)], np.float32)
     if count == 1:
         return numbers.reshape(())
     shape = [1] * properties.validShape.numDimensions
     if not 0 <= properties.quantizeAxis < len(shape):
-        return numbers  # which fits no output that has a batch dimension, and so is refused
+        return numbers  # refused by the caller: this fits no output with a batch dimension
     shape[properties.quantizeAxis] = count
     return numbers.reshape(shape)
 
 
 def _bytes(memory: SysMem, size: int) -> NDArray[np.uint8]:
-    """BPU memory as an array; it must not be used after the memory is freed."""
+    """View BPU memory as an array, which must not be used after the memory is freed."""
     return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(memory.virAddr))
