@@ -16,10 +16,11 @@ from typing import Any, NamedTuple
 
 import yaml  # type: ignore[import-untyped]
 
+from efv2_ros.bags.errors import BagError
 from efv2_ros.bags.salvage import Message, decompressed, salvage, unpack
 from efv2_ros.bags.writer import INFO
 from efv2_ros.messages.images import IMAGE_TYPES
-from efv2_ros.messages.typestore import BagError, require_rosbags
+from efv2_ros.messages.typestore import require_rosbags
 from efv2_ros.vision.frame import Frame, FrameError, Header
 
 _STORAGES = (".mcap", ".db3")
@@ -65,7 +66,8 @@ class Bag:
         problems: What cannot be read, a sentence each; complete once all has been read.
 
     Raises:
-        BagError: There is no bag, nothing of it can be read, or rosbags is missing.
+        BagError: There is no bag, or nothing of it can be read.
+        MessageError: rosbags is missing.
     """
 
     def __init__(self, path: Path) -> None:
@@ -275,7 +277,7 @@ def _described(folder: Path) -> Mapping[str, Any]:
     try:
         document = yaml.safe_load((folder / "metadata.yaml").read_text(encoding="utf-8"))
         return dict(document["rosbag2_bagfile_information"])
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+    except Exception:  # whatever YAML of another program, or damaged, makes of it
         return {}
 
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from efv2_ros.bags.errors import BagError
 from efv2_ros.classify.latency import END_TO_END
 from efv2_ros.cli.console import INTERRUPTED, image_bar, latency_table, messages, output
 from efv2_ros.cli.options import ros_is_missing
-from efv2_ros.messages.typestore import BagError
 from efv2_ros.replay.results import NODE, read_run
 from efv2_ros.replay.run import Run, save_jsonl
 

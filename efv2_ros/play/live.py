@@ -13,8 +13,8 @@ from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 
 from efv2_ros.bags.bag import Bag, Topic
+from efv2_ros.bags.errors import BagError
 from efv2_ros.client.spinner import Spinner
-from efv2_ros.messages.typestore import BagError
 from efv2_ros.node.fastdds import image_profile
 from efv2_ros.node.transports import TransportError, message_type
 from efv2_ros.play.player import CLOCK, Player, PlayError

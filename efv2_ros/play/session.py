@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from efv2_ros.bags.bag import Bag
+from efv2_ros.bags.errors import BagError
 from efv2_ros.bags.writer import BagWriter
 from efv2_ros.client.remote import view_of
 from efv2_ros.client.spinner import Spinner
-from efv2_ros.messages.typestore import BagError
 from efv2_ros.play.in_flight import InFlight
 from efv2_ros.play.player import CLOCK, Gate, PlayError
 from efv2_ros.play.qos import Offer, misfits

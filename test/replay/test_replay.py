@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tiny_models import fails_on_bright, projection
 
 from efv2_ros.bags.bag import Bag
+from efv2_ros.bags.errors import BagError
 from efv2_ros.classify.classifier import Classifier
 from efv2_ros.classify.model import load_model
 from efv2_ros.classify.options import ModelRequest
@@ -314,6 +315,60 @@ def test_a_run_as_a_bag_reads_back(tmp_path, classifier):
     assert again.labels == run.labels
     assert again.info == run.info
     assert again.drops() == run.drops()
+
+
+def test_a_label_that_ros_cannot_hold_is_no_reason_to_lose_a_run(tmp_path):
+    frames = [result(1, (1, 0.5)), replace(result(2, dropped="size"), reason="\udcff.jpg")]
+    write_results(Run({"bag": "\udcff"}, {1: "a \ud800"}, frames), tmp_path / "results")
+    again = read_run(tmp_path / "results")
+    assert again.labels == {0: "", 1: "a \N{REPLACEMENT CHARACTER}"}
+    assert again.frames[1].reason == "\N{REPLACEMENT CHARACTER}.jpg"
+    assert again.info["bag"] == "\udcff"
+
+
+def test_a_run_that_cannot_be_written_leaves_no_bag(tmp_path):
+    run = Run({}, {1: "x"}, [result(1, (1, 0.5)), result(2, (1, "no score"))])
+    with pytest.raises(Exception, match="float"):
+        write_results(run, tmp_path / "results")
+    assert not (tmp_path / "results").exists()
+    write_results(replace_frames(run), tmp_path / "results")
+    with pytest.raises(BagError, match="exists already"):
+        write_results(run, tmp_path / "results")
+    assert len(read_run(tmp_path / "results").frames) == 1
+
+
+def replace_frames(run):
+    return Run(run.info, run.labels, run.frames[:1])
+
+
+@pytest.mark.parametrize(
+    ("topic", "kind", "fields"),
+    [
+        ("classification", "vision_msgs/msg/Classification", {"class_id": "person", "score": 1.0}),
+        ("latency", "diagnostic_msgs/msg/DiagnosticArray", {"key": "infer", "value": "long"}),
+    ],
+)
+def test_results_of_another_program_are_no_run(tmp_path, topic, kind, fields):
+    stamp = header(START)
+    if topic == "latency":
+        status = types.message(
+            "diagnostic_msgs/msg/DiagnosticStatus", level=0, name="x", message="",
+            hardware_id="", values=[types.message("diagnostic_msgs/msg/KeyValue", **fields)],
+        )  # fmt: skip
+        data = serialize(kind, header=stamp, status=[status])
+    else:
+        results = [types.message("vision_msgs/msg/ObjectHypothesis", **fields)]
+        data = serialize(kind, header=stamp, results=results)
+    empty = serialize("vision_msgs/msg/Classification", header=stamp, results=[])
+    path = write(
+        tmp_path / "bag",
+        [
+            (f"{NODE}/{topic}", START, (kind, data)),
+            (f"{NODE}/classification", START, ("vision_msgs/msg/Classification", empty)),
+        ],
+    )
+    with pytest.raises(RunError, match=rf"holds no run: a message on {NODE}/{topic} cannot be"):
+        read_run(path)
 
 
 def test_results_that_were_recorded_in_another_order(tmp_path):
