@@ -38,12 +38,9 @@ def message(type_name: str, **fields: Any) -> Any:
 
     Lone surrogates, which strings of ROS cannot hold, become U+FFFD.
     """
-    fields = {
-        name: _SURROGATES.sub("\N{REPLACEMENT CHARACTER}", value)
-        if isinstance(value, str)
-        else value
-        for name, value in fields.items()
-    }
+    for name, value in fields.items():
+        if isinstance(value, str):
+            fields[name] = _SURROGATES.sub("\N{REPLACEMENT CHARACTER}", value)
     return typestore().types[type_name](**fields)
 
 
