@@ -6,7 +6,7 @@ import json
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Collection, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -101,13 +101,19 @@ class Bag:
         """Close the files."""
         self._resources.close()
 
-    def messages(self, topics: Collection[str]) -> Generator[Message, None, None]:
+    def messages(
+        self, topics: Collection[str], should_stop: Callable[[], bool] = lambda: False
+    ) -> Generator[Message, None, None]:
         """The messages of these topics, in the order in which they were recorded.
 
         Of a damaged file, what can be read, in the order of the file; `problems` grows meanwhile.
+
+        Args:
+            topics: Their names.
+            should_stop: Polled; ends the messages. Much that is not wanted may lie between two.
         """
         for part in self._parts:
-            yield from self._messages(part, topics)
+            yield from self._messages(part, topics, should_stop)
 
     def image_topic(self, name: str = "") -> Topic:
         """The topic of images.
@@ -132,16 +138,22 @@ class Bag:
             raise BagError(f"{name} carries {topic.type_name}; topics of images: {listed}")
         return topic
 
-    def images(self, topic: Topic, frame_id: str = "camera") -> Iterator[Frame | Unreadable]:
+    def images(
+        self,
+        topic: Topic,
+        frame_id: str = "camera",
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> Iterator[Frame | Unreadable]:
         """The images of a topic, as views of their messages; see `messages` for the order.
 
         Args:
             topic: From `image_topic`.
             frame_id: For messages without a header.
+            should_stop: See `messages`.
         """
         kind = IMAGE_TYPES[str(topic.transport)]
         view = kind.frame if kind.has_header else partial(kind.frame, frame_id=frame_id)
-        for message in self.messages({topic.name}):
+        for message in self.messages({topic.name}, should_stop):
             try:
                 yield view(message.data)
             except FrameError as error:
@@ -228,17 +240,23 @@ class Bag:
             for each in part.reader.connections
         ]
 
-    def _messages(self, part: _Part, topics: Collection[str]) -> Iterator[Message]:
+    def _messages(
+        self, part: _Part, topics: Collection[str], should_stop: Callable[[], bool]
+    ) -> Iterator[Message]:
         seen: Counter[int] = Counter()
         if part.reader is not None:
             try:
                 for message in _read(part.reader, topics):
+                    if should_stop():
+                        return
                     seen[_identity(message)] += 1
                     yield message
                 return
             except Exception as error:  # whatever the damaged bytes make rosbags do
                 self._note(f"{part.file.name} is damaged ({str(error) or type(error).__name__})")
         for message in salvage(part.file, self._note):
+            if should_stop():
+                return
             identity = _identity(message)
             if message.topic not in topics:
                 continue

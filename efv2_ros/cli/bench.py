@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 
 from efv2_ros.benchmark import plots
 from efv2_ros.benchmark.parts import PARTS, Plan, run
-from efv2_ros.cli.console import is_standard_output, open_result
 from efv2_ros.cli.options import model_options, split_request
-from efv2_ros.files import check_writable
 
-_FILE = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
+_WRITTEN = click.File("w", encoding="utf-8", lazy=False)  # said at once if it cannot be
 
 
 @click.command()
@@ -39,9 +37,9 @@ _FILE = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
     type=click.IntRange(1, 32),
     help="Of the node, once for each measurement, instead of what suits the part.",
 )
-@click.option("--json", "json_file", type=_FILE, metavar="FILE", help="Write JSON as well.")
+@click.option("--json", "json_file", type=_WRITTEN, metavar="FILE", help="Write JSON as well.")
 @click.option(
-    "--markdown", "markdown_file", type=_FILE, metavar="FILE", help="Write the tables as well."
+    "--markdown", "markdown_file", type=_WRITTEN, metavar="FILE", help="Write the tables as well."
 )
 @click.option(
     "--plots",
@@ -55,8 +53,8 @@ def bench(
     quick: bool,
     seconds: float | None,
     slots: tuple[int, ...],
-    json_file: Path | None,
-    markdown_file: Path | None,
+    json_file: IO[str] | None,
+    markdown_file: IO[str] | None,
     plots_folder: Path | None,
     **options: Any,
 ) -> None:
@@ -66,20 +64,16 @@ def bench(
     """
     if plots_folder:
         plots.check()
-    for path in (json_file, markdown_file):
-        if path is not None and not is_standard_output(path):
-            check_writable(path)
     plan = Plan(
         split_request(options), quick, seconds, slots, lambda text: click.echo(text, err=True)
     )
     report = run(plan, parts or PARTS)
     click.echo(report.markdown(), nl=False)
     if markdown_file:
-        with open_result(markdown_file) as file:
-            file.write(report.markdown())
+        markdown_file.write(report.markdown())
     if json_file:
-        with open_result(json_file) as file:
-            file.write(json.dumps(report.as_dict(), indent=2) + "\n")
+        json.dump(report.as_dict(), json_file, indent=2)
+        json_file.write("\n")
     if plots_folder:
         plots.write(report, plots_folder)
     if report.failed:

@@ -179,8 +179,8 @@ def test_other_types_of_image(tmp_path, classifier, kind):
 def test_ctrl_c_keeps_the_results_so_far(tmp_path, classifier, monkeypatch):
     images = Bag.images
 
-    def interrupted(self, topic, frame_id):
-        yield from itertools.islice(images(self, topic, frame_id), 3)
+    def interrupted(self, *arguments):
+        yield from itertools.islice(images(self, *arguments), 3)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Bag, "images", interrupted)
@@ -188,6 +188,27 @@ def test_ctrl_c_keeps_the_results_so_far(tmp_path, classifier, monkeypatch):
     assert problem.startswith("interrupted")
     assert nanoseconds(run) == stamps(9)[: len(run.frames)]
     assert len(run.frames) <= 3
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_replay_is_stopped_between_images(tmp_path, classifier, damaged):
+    """Also where none comes for long: the rest of a damaged bag is read message by message."""
+    chat = ("std_msgs/msg/String", serialize("std_msgs/msg/String", data="hello"))
+    images = [("/image", stamp, image(number, stamp)) for number, stamp in enumerate(stamps(9))]
+    path = write(tmp_path / "bag", [*images[:5], *[("/chat", START, chat)] * 200, *images[5:]])
+    if damaged:
+        file = path / "bag.mcap"
+        file.write_bytes(file.read_bytes()[:-10])
+    asked = []
+
+    def should_stop():
+        asked.append(None)
+        return len(asked) > (20 if damaged else 7)
+
+    run, problems = replay(path, classifier, should_stop=should_stop)
+    assert problems[-1].startswith("interrupted")
+    assert nanoseconds(run) == stamps(9)[: len(run.frames)]
+    assert len(run.frames) <= (5 if damaged else 7)
 
 
 # Runs as files
