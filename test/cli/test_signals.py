@@ -65,6 +65,13 @@ def test_an_ignored_sigint_stays_ignored(sigint):
     assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
 
 
+def test_what_ignores_signals_to_the_end_is_left_so(sigint):
+    sigint(signal.default_int_handler)
+    with interruptible():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+
+
 # The commands, as processes
 
 
