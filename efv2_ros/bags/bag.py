@@ -16,10 +16,11 @@ from typing import Any, NamedTuple
 
 import yaml  # type: ignore[import-untyped]
 
+from efv2_ros.bags.errors import BagError
 from efv2_ros.bags.salvage import Message, decompressed, salvage, unpack
 from efv2_ros.bags.writer import INFO
 from efv2_ros.messages.images import IMAGE_TYPES
-from efv2_ros.messages.typestore import BagError, require_rosbags
+from efv2_ros.messages.typestore import require_rosbags
 from efv2_ros.vision.frame import Frame, FrameError, Header
 
 _STORAGES = (".mcap", ".db3")
@@ -65,7 +66,8 @@ class Bag:
         problems: What cannot be read, a sentence each; complete once all has been read.
 
     Raises:
-        BagError: There is no bag, nothing of it can be read, or rosbags is missing.
+        BagError: There is no bag, or nothing of it can be read.
+        MessageError: rosbags is missing.
     """
 
     def __init__(self, path: Path) -> None:
@@ -136,16 +138,22 @@ class Bag:
             raise BagError(f"{name} carries {topic.type_name}; topics of images: {listed}")
         return topic
 
-    def images(self, topic: Topic, frame_id: str = "camera") -> Iterator[Frame | Unreadable]:
+    def images(
+        self,
+        topic: Topic,
+        frame_id: str = "camera",
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> Iterator[Frame | Unreadable]:
         """The images of a topic, as views of their messages; see `messages` for the order.
 
         Args:
             topic: From `image_topic`.
             frame_id: For messages without a header.
+            should_stop: See `messages`.
         """
         kind = IMAGE_TYPES[str(topic.transport)]
         view = kind.frame if kind.has_header else partial(kind.frame, frame_id=frame_id)
-        for message in self.messages({topic.name}):
+        for message in self.messages({topic.name}, should_stop):
             try:
                 yield view(message.data)
             except FrameError as error:
@@ -287,7 +295,7 @@ def _described(folder: Path) -> Mapping[str, Any]:
     try:
         document = yaml.safe_load((folder / "metadata.yaml").read_text(encoding="utf-8"))
         return dict(document["rosbag2_bagfile_information"])
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+    except Exception:  # whatever YAML of another program, or damaged, makes of it
         return {}
 
 

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from efv2_ros.bags.errors import BagError
 from efv2_ros.bags.writer import BagWriter, Compression, Storage
 from efv2_ros.messages.images import IMAGE_TYPES
 from efv2_ros.messages.message import header_message, message, serialize
-from efv2_ros.messages.typestore import BagError, typestore
+from efv2_ros.messages.typestore import typestore
 from efv2_ros.pictures.encode import encode
 from efv2_ros.pictures.pictures import Pictures
 from efv2_ros.vision.frame import Frame, FrameError, Header
@@ -223,10 +224,10 @@ def _hbm_fields(hbmem: str, frame: Frame, index: int) -> dict[str, Any]:
     capacity = _capacity(hbmem)
     if used > capacity:
         fitting = [each for each in HBMEM if used <= _capacity(each)]
-        cure = f"{fitting[0]} holds it" if fitting else "there is none for it: make it smaller"
+        fix = f"{fitting[0]} holds it" if fitting else "there is none for it: make it smaller"
         raise BagError(
             f"an {frame.encoding} image of {frame.width}x{frame.height} pixels has {used} bytes, "
-            f"and the HbmMsg of {hbmem} holds {capacity}; {cure}"
+            f"and the HbmMsg of {hbmem} holds {capacity}; {fix}"
         )
     data = np.zeros(capacity, np.uint8)
     data[:used] = frame.data

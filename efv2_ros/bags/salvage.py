@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from efv2_ros.messages.typestore import BagError
+from efv2_ros.bags.errors import BagError
 
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 """How a compressed message begins (RFC 8878, 3.1.1); one that is not begins with 0, 0 or 0, 1."""

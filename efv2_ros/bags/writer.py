@@ -11,7 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from efv2_ros.messages.typestore import BagError, require_rosbags, typestore
+from efv2_ros.bags.errors import BagError
+from efv2_ros.messages.typestore import require_rosbags, typestore
 
 Storage = Literal["mcap", "sqlite3"]
 Compression = Literal["none", "chunk", "message", "file"]
@@ -31,7 +32,8 @@ class BagWriter:
         compression: `chunk` is mcap's own; `message` and `file` are rosbag2's, with zstd.
 
     Raises:
-        BagError: The folder exists or cannot be made, or rosbags is missing.
+        BagError: The folder exists or cannot be made.
+        MessageError: rosbags is missing.
     """
 
     def __init__(

@@ -12,6 +12,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
+from efv2_ros.bags.errors import BagError
 from efv2_ros.classify.classifier import Classifier
 from efv2_ros.classify.model import load_model
 from efv2_ros.classify.options import ModelRequest, ViewOptions
@@ -29,7 +30,6 @@ from efv2_ros.cli.console import (
 from efv2_ros.cli.options import model_options, split_request, split_view, view_options
 from efv2_ros.cli.signals import catch_stop
 from efv2_ros.files import check_writable
-from efv2_ros.messages.typestore import BagError
 from efv2_ros.replay.golden import Comparison, compare, write_junit
 from efv2_ros.replay.run import Run, RunError, read_jsonl, save_jsonl, write_jsonl
 

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.filesize import decimal
 
+from efv2_ros.bags.errors import BagError
 from efv2_ros.cli.console import messages, output
-from efv2_ros.messages.typestore import BagError
+from efv2_ros.errors import Efv2Error
 from efv2_ros.replay.run import Run
 
 
@@ -58,7 +59,7 @@ def report(results: Path, out: Path | None, bag_path: Path | None, topic: str) -
         _check_out(out, [named])
         try:
             pictures = _thumbnails(run, named, topic)
-        except BagError as error:  # nobody asked for it
+        except Efv2Error as error:  # nobody asked for it
             messages.print(f"no thumbnails: {error}", style="yellow", soft_wrap=True)
     write_report(run, out, pictures)
     thumbnails = f"{len(pictures)} thumbnails" if pictures else "no thumbnails: see --bag"

@@ -59,4 +59,6 @@ def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[dict[
         yield before
     finally:
         for number, each in before.items():
-            signal.signal(number, each)
+            # Whoever ignores a signal since then knows that the process is about to end.
+            if signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, each)

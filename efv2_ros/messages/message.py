@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
-from efv2_ros.messages.typestore import BagError, typestore
+from efv2_ros.messages.errors import MessageError
+from efv2_ros.messages.typestore import typestore
 from efv2_ros.vision.frame import Header
 
 
@@ -22,19 +24,27 @@ def deserialize(type_name: str, data: bytes) -> Any:
     """A message from the wire, as an object with the fields for attributes.
 
     Raises:
-        BagError: It is none of this type.
+        MessageError: The message is not of this type, or rosbags is missing.
     """
-    from rosbags.serde import SerdeError
-
+    store = typestore()
     try:
-        return typestore().deserialize_cdr(data, type_name)
-    except (SerdeError, KeyError) as error:
-        raise BagError(f"a message of type {type_name} cannot be read: {error}") from error
+        return store.deserialize_cdr(data, type_name)
+    except Exception as error:  # whatever damaged bytes make rosbags do
+        raise MessageError(f"a message of type {type_name} cannot be read: {error}") from error
 
 
 def message(type_name: str, **fields: Any) -> Any:
-    """A message of a type, to be serialized alone or within another."""
+    """Make a message of a type, to be serialized alone or within another.
+
+    Lone surrogates, which strings of ROS cannot hold, become U+FFFD.
+    """
+    for name, value in fields.items():
+        if isinstance(value, str):
+            fields[name] = _SURROGATES.sub("\N{REPLACEMENT CHARACTER}", value)
     return typestore().types[type_name](**fields)
+
+
+_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def header_message(header: Header) -> Any:

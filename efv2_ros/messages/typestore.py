@@ -5,27 +5,25 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from efv2_ros.errors import Efv2Error
+from efv2_ros.messages.errors import MessageError
 from efv2_ros.resources import share_path
 
 _PACKAGES = ("vision_msgs", "hbm_img_msgs")
 """Those of `interfaces/`; rosbags itself knows ROS's own."""
 
 
-class BagError(Efv2Error):
-    """A bag that cannot be read or written, or has not what was asked for."""
-
-
 def require_rosbags() -> None:
-    """See that bags can be read and written here.
+    """Check that rosbags is installed.
 
     Raises:
-        BagError: A package is missing.
+        MessageError: It is not.
     """
     try:
         import rosbags.rosbag2  # noqa: F401
     except ImportError as error:
-        raise BagError(f"bags need the package rosbags ({error}): pip install rosbags") from error
+        raise MessageError(
+            f"bags need the package rosbags ({error}): pip install rosbags"
+        ) from error
 
 
 @functools.cache
@@ -36,7 +34,7 @@ def typestore() -> Any:
     the same on later distributions.
 
     Raises:
-        BagError: rosbags is missing.
+        MessageError: rosbags is missing.
     """
     require_rosbags()
     from rosbags.typesys import Stores, get_types_from_msg, get_typestore

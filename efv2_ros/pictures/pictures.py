@@ -123,6 +123,12 @@ class _Video:
     def __init__(self, path: Path) -> None:
         if not path.exists():
             raise PicturesError(f"there is no file {path}")
+        try:
+            str(path).encode()
+        except UnicodeEncodeError as error:  # OpenCV ends the process
+            raise PicturesError(
+                f"OpenCV opens no video whose name is not UTF-8: rename {path}"
+            ) from error
         video = cv2.VideoCapture(str(path))
         if not video.isOpened():
             raise PicturesError(f"{path} is neither a photo nor a video OpenCV can read")

@@ -11,12 +11,12 @@ import rclpy
 from rclpy.parameter import Parameter
 
 from efv2_ros.bags.bag import Bag, Topic
+from efv2_ros.bags.errors import BagError
 from efv2_ros.bags.writer import BagWriter
 from efv2_ros.client.requests import request_view_options
 from efv2_ros.client.ros import ros_context
 from efv2_ros.client.spinner import Spinner
 from efv2_ros.client.status import Counts
-from efv2_ros.messages.typestore import BagError
 from efv2_ros.node.transports import TransportError, message_type
 from efv2_ros.play.in_flight import InFlight, ResultGate
 from efv2_ros.play.options import Played, PlayError, PlayOptions, PlayProgress

@@ -14,6 +14,8 @@ from efv2_ros.classify.pipeline import Pipeline
 from efv2_ros.replay.run import FrameResult, Run, in_stamp_order
 from efv2_ros.vision.frame import Frame, Header
 
+_POLL_S = 0.1
+
 READ = "read"
 """The stage before those of a live node: the bag's share of the time."""
 
@@ -60,7 +62,7 @@ def replay(
         slots: Images the model works on at once.
         frame_id: For images without a header.
         on_progress: Told how many images are done.
-        should_stop: Asked before each image.
+        should_stop: Polled; ends the replay.
     """
     done: list[tuple[int, FrameResult]] = []
 
@@ -91,19 +93,16 @@ def replay(
     is_complete = False
     try:
         start = time.perf_counter()
-        for number, image in enumerate(bag.images(topic, frame_id)):
-            if should_stop():
-                break
+        for number, image in enumerate(bag.images(topic, frame_id, should_stop)):
             read = time.perf_counter() - start
             if isinstance(image, Unreadable):
                 add(number, _dropped(image.header, image.error))
             else:
                 pipeline.submit(_Item(number, image, read))
             start = time.perf_counter()
-        else:
-            while not pipeline.drain(1.0):
-                pass
-            is_complete = True
+        is_complete = not should_stop()
+        while is_complete and not pipeline.drain(_POLL_S):
+            is_complete = not should_stop()
     except KeyboardInterrupt:
         pass
     finally:

@@ -42,24 +42,33 @@ def write_results(run: Run, path: Path) -> None:
     """Write a run as a bag, each message at the stamp of its image.
 
     Raises:
-        BagError: The bag exists, or cannot be written.
+        BagError: The bag exists, or cannot be written; then there is none.
+        MessageError: rosbags is missing.
     """
-    with BagWriter(path) as bag:
-        bag.describe(run.info)
-        first = run.frames[0].header if run.frames else Header()
-        classes = max(run.labels, default=-1) + 1
-        labels = [run.labels.get(class_id, "") for class_id in range(classes)]
-        for name, data in (
-            ("label_info", _label_info(first, labels, _threshold(run))),
-            ("vision_info", _vision_info(first, str(run.info.get("model", "")))),
-        ):
-            bag.write(f"{NODE}/{name}", TOPICS[name], first.nanoseconds, data, latched=True)
-        for frame in run.frames:
-            stamp = frame.header.nanoseconds
-            if not frame.dropped:
-                data = _classification(frame)
-                bag.write(f"{NODE}/classification", CLASSIFICATION, stamp, data)
-            bag.write(f"{NODE}/latency", DIAGNOSTICS, stamp, _latency(frame))
+    bag = BagWriter(path)
+    try:
+        _write(run, bag)
+        bag.close()
+    except BaseException:
+        bag.discard()
+        raise
+
+
+def _write(run: Run, bag: BagWriter) -> None:
+    bag.describe(run.info)
+    first = run.frames[0].header if run.frames else Header()
+    classes = max(run.labels, default=-1) + 1
+    labels = [run.labels.get(class_id, "") for class_id in range(classes)]
+    for name, data in (
+        ("label_info", _label_info(first, labels, _threshold(run))),
+        ("vision_info", _vision_info(first, str(run.info.get("model", "")))),
+    ):
+        bag.write(f"{NODE}/{name}", TOPICS[name], first.nanoseconds, data, latched=True)
+    for frame in run.frames:
+        stamp = frame.header.nanoseconds
+        if not frame.dropped:
+            bag.write(f"{NODE}/classification", CLASSIFICATION, stamp, _classification(frame))
+        bag.write(f"{NODE}/latency", DIAGNOSTICS, stamp, _latency(frame))
 
 
 def _threshold(run: Run) -> float:
@@ -119,8 +128,9 @@ def read_run(path: Path) -> Run:
     """Read a run from JSON lines, or from a bag of results: written here, or recorded live.
 
     Raises:
-        RunError: It is neither.
+        RunError: It is neither, or holds messages that are no results.
         BagError: The bag cannot be read.
+        MessageError: rosbags is missing.
     """
     if not path.exists():
         raise RunError(f"there is no run {path}")
@@ -154,10 +164,21 @@ class _Reading:
         self._info: dict[str, Any] = {"bag": ""}
 
     def run(self) -> Run:
-        own = {f"{self._node}/{name}": name for name in TOPICS}
-        for each in self._bag.messages({*own, "/diagnostics"}):
-            name = own.get(each.topic, "diagnostics")
-            getattr(self, f"_read_{name}")(deserialize(each.type_name, each.data))
+        readers = {
+            f"{self._node}/classification": self._read_classification,
+            f"{self._node}/vision_info": self._read_vision_info,
+            f"{self._node}/label_info": self._read_label_info,
+            f"{self._node}/latency": self._read_latency,
+            "/diagnostics": self._read_diagnostics,
+        }
+        for each in self._bag.messages(readers):
+            try:
+                readers[each.topic](deserialize(each.type_name, each.data))
+            except Exception as error:  # another program's messages may hold anything
+                raise RunError(
+                    f"{self._bag.path} holds no run: a message on {each.topic} cannot be read "
+                    f"({error or type(error).__name__})"
+                ) from error
         return Run(
             self._info | self._bag.info(),
             self._labels,

@@ -11,9 +11,9 @@ import yaml
 from bag_maker import PERIOD, START, STORAGES, compressed, hbm, image, make, picture, stamps, write
 
 from efv2_ros.bags.bag import Bag, Unreadable
+from efv2_ros.bags.errors import BagError
 from efv2_ros.bags.writer import BagWriter
 from efv2_ros.messages.message import message, serialize
-from efv2_ros.messages.typestore import BagError
 
 pytestmark = pytest.mark.numpy2
 

@@ -65,6 +65,13 @@ def test_an_ignored_sigint_stays_ignored(sigint):
     assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
 
 
+def test_what_ignores_signals_to_the_end_is_left_so(sigint):
+    sigint(signal.default_int_handler)
+    with interruptible():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+
+
 # The commands, as processes
 
 
@@ -185,12 +192,24 @@ def test_what_has_no_results_yet_only_cleans_up(tmp_path, number):
     environment = {**os.environ, "TMPDIR": str(temporary)}
     with Command(*arguments, env=environment) as command, packed.open("wb"):
         # Nothing is sent: it waits for the bag.
-        command.wait_for(lambda: any(temporary.iterdir()))
+        command.wait_for(lambda: is_reading(command.process.pid, packed))
+        assert any(temporary.iterdir())
         command.process.send_signal(number)
         status, stdout, stderr = command.end()
     assert (status, stdout, stderr) == (INTERRUPTED, "", "interrupted\n")
     assert not any(temporary.iterdir())
     assert not (tmp_path / "run.jsonl").exists()
+
+
+def is_reading(pid, file):
+    """Whether a process is within a system call for this file: waits for it, when it is a pipe."""
+    call = Path(f"/proc/{pid}/syscall").read_text().split()
+    if len(call) < 2:  # running
+        return False
+    try:
+        return os.path.samefile(f"/proc/{pid}/fd/{int(call[1], 16)}", file)  # noqa: PTH121
+    except OSError:
+        return False
 
 
 @pytest.mark.e2e

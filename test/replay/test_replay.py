@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tiny_models import fails_on_bright, projection
 
 from efv2_ros.bags.bag import Bag
+from efv2_ros.bags.errors import BagError
 from efv2_ros.classify.classifier import Classifier
 from efv2_ros.classify.model import load_model
 from efv2_ros.classify.options import ModelRequest
@@ -177,8 +178,8 @@ def test_other_types_of_image(tmp_path, classifier, kind):
 def test_ctrl_c_keeps_the_results_so_far(tmp_path, classifier, monkeypatch):
     images = Bag.images
 
-    def interrupted(self, topic, frame_id):
-        yield from itertools.islice(images(self, topic, frame_id), 3)
+    def interrupted(self, *arguments):
+        yield from itertools.islice(images(self, *arguments), 3)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Bag, "images", interrupted)
@@ -186,6 +187,27 @@ def test_ctrl_c_keeps_the_results_so_far(tmp_path, classifier, monkeypatch):
     assert problem.startswith("interrupted")
     assert nanoseconds(run) == stamps(9)[: len(run.frames)]
     assert len(run.frames) <= 3
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_replay_is_stopped_between_images(tmp_path, classifier, damaged):
+    """Also where none comes for long: the rest of a damaged bag is read message by message."""
+    chat = ("std_msgs/msg/String", serialize("std_msgs/msg/String", data="hello"))
+    images = [("/image", stamp, image(number, stamp)) for number, stamp in enumerate(stamps(9))]
+    path = write(tmp_path / "bag", [*images[:5], *[("/chat", START, chat)] * 200, *images[5:]])
+    if damaged:
+        file = path / "bag.mcap"
+        file.write_bytes(file.read_bytes()[:-10])
+    asked = []
+
+    def should_stop():
+        asked.append(None)
+        return len(asked) > (20 if damaged else 7)
+
+    run, problems = replay(path, classifier, should_stop=should_stop)
+    assert problems[-1].startswith("interrupted")
+    assert nanoseconds(run) == stamps(9)[: len(run.frames)]
+    assert len(run.frames) <= (5 if damaged else 7)
 
 
 # Runs as files
@@ -313,6 +335,60 @@ def test_a_run_as_a_bag_reads_back(tmp_path, classifier):
     assert again.labels == run.labels
     assert again.info == run.info
     assert again.drops() == run.drops()
+
+
+def test_a_label_that_ros_cannot_hold_is_no_reason_to_lose_a_run(tmp_path):
+    frames = [result(1, (1, 0.5)), replace(result(2, dropped="size"), reason="\udcff.jpg")]
+    write_results(Run({"bag": "\udcff"}, {1: "a \ud800"}, frames), tmp_path / "results")
+    again = read_run(tmp_path / "results")
+    assert again.labels == {0: "", 1: "a \N{REPLACEMENT CHARACTER}"}
+    assert again.frames[1].reason == "\N{REPLACEMENT CHARACTER}.jpg"
+    assert again.info["bag"] == "\udcff"
+
+
+def test_a_run_that_cannot_be_written_leaves_no_bag(tmp_path):
+    run = Run({}, {1: "x"}, [result(1, (1, 0.5)), result(2, (1, "no score"))])
+    with pytest.raises(Exception, match="float"):
+        write_results(run, tmp_path / "results")
+    assert not (tmp_path / "results").exists()
+    write_results(replace_frames(run), tmp_path / "results")
+    with pytest.raises(BagError, match="exists already"):
+        write_results(run, tmp_path / "results")
+    assert len(read_run(tmp_path / "results").frames) == 1
+
+
+def replace_frames(run):
+    return Run(run.info, run.labels, run.frames[:1])
+
+
+@pytest.mark.parametrize(
+    ("topic", "kind", "fields"),
+    [
+        ("classification", "vision_msgs/msg/Classification", {"class_id": "person", "score": 1.0}),
+        ("latency", "diagnostic_msgs/msg/DiagnosticArray", {"key": "infer", "value": "long"}),
+    ],
+)
+def test_results_of_another_program_are_no_run(tmp_path, topic, kind, fields):
+    stamp = header(START)
+    if topic == "latency":
+        status = types.message(
+            "diagnostic_msgs/msg/DiagnosticStatus", level=0, name="x", message="",
+            hardware_id="", values=[types.message("diagnostic_msgs/msg/KeyValue", **fields)],
+        )  # fmt: skip
+        data = serialize(kind, header=stamp, status=[status])
+    else:
+        results = [types.message("vision_msgs/msg/ObjectHypothesis", **fields)]
+        data = serialize(kind, header=stamp, results=results)
+    empty = serialize("vision_msgs/msg/Classification", header=stamp, results=[])
+    path = write(
+        tmp_path / "bag",
+        [
+            (f"{NODE}/{topic}", START, (kind, data)),
+            (f"{NODE}/classification", START, ("vision_msgs/msg/Classification", empty)),
+        ],
+    )
+    with pytest.raises(RunError, match=rf"holds no run: a message on {NODE}/{topic} cannot be"):
+        read_run(path)
 
 
 def test_results_that_were_recorded_in_another_order(tmp_path):
