@@ -77,6 +77,11 @@ class Reception:
 
 def run(options: BenchOptions) -> Part:
     """Every way of receiving, at every size, in turn."""
+    with stop_signals() as should_stop:
+        return _run(options, should_stop)
+
+
+def _run(options: BenchOptions, should_stop: Callable[[], bool]) -> Part:
     rows: list[dict[str, Any]] = []
     distributions = []
     for camera in CAMERAS:
@@ -86,20 +91,20 @@ def run(options: BenchOptions) -> Part:
         for number in range(1 if options.quick else _ROUNDS):
             options.on_notice(f"transport of {size}, round {number + 1}")
             for way in WAYS:
-                received[way].append(_receive(camera, way, images))
+                received[way].append(_receive(camera, way, images, should_stop))
         rows += _rows(size, received)
         series = {str(way): _latencies(each) for way, each in received.items()}
         distributions.append(Distribution(f"bgr8 {size}: stamp to frame", series))
     return Part([Table("From publisher to frame", _COLUMNS, rows, _NOTE)], distributions)
 
 
-def _receive(camera: Camera, way: Way, images: int) -> Reception:
+def _receive(camera: Camera, way: Way, images: int, should_stop: Callable[[], bool]) -> Reception:
     namespace = f"/efv2_transport_{os.getpid()}"
     command = [
         sys.executable, "-m", "efv2_ros.benchmark.subscriber", namespace, str(images),
         json.dumps(asdict(way)),
     ]  # fmt: skip
-    with stop_signals() as should_stop, CameraProcess(camera, f"{namespace}/image") as publisher:
+    with CameraProcess(camera, f"{namespace}/image") as publisher:
         told = _output(command, should_stop)
         publisher.stop()
     return Reception(**json.loads(told))
