@@ -155,9 +155,9 @@ def main(topic: str, camera: Camera) -> None:
     publisher = node.create_publisher(Image, topic, QoSProfile(depth=5, reliability=reliability))
     frame = picture(camera.encoding, camera.width, camera.height)
     image = bytearray(serialize_message(conversions.image(frame)))
-    patience = time.monotonic() + _DISCOVERY_TIMEOUT_S
+    end = time.monotonic() + _DISCOVERY_TIMEOUT_S
     while not publisher.get_subscription_count():
-        if ended.wait(0.01) or time.monotonic() > patience:
+        if ended.wait(0.01) or time.monotonic() > end:
             sys.exit(f"nobody subscribes to {topic}")
     print(json.dumps(publish_steadily(publisher.publish, image, camera.rate, ended)))
     node.destroy_node()

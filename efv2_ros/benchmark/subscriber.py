@@ -10,6 +10,7 @@ from typing import Any
 
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.signals import SignalHandlerOptions
 
 from efv2_ros.benchmark.transport import Way
 from efv2_ros.node.malloc import keep_memory
@@ -35,7 +36,8 @@ def receive(namespace: str, images: int, way: Way) -> dict[str, Any]:
     """
     if way.keep_memory:
         keep_memory()
-    rclpy.init(args=[])
+    # Its parent ends it by SIGTERM, which rclpy would handle.
+    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node("benchmark_subscriber", namespace=namespace)
     executor = SingleThreadedExecutor()
     executor.add_node(node)

@@ -155,6 +155,48 @@ def test_a_ros2_bag_play_that_does_not_end_is_killed(hears, tmp_path):
         assert time.monotonic() - sent < 8  # it is killed within one
 
 
+@pytest.mark.e2e
+def test_waiting_for_acknowledgements_is_stopped(tmp_path, monkeypatch):
+    rclpy = pytest.importorskip("rclpy")
+    from efv2_ros.client.ros import ros_context
+    from efv2_ros.client.spinner import Spinner
+    from efv2_ros.play import player
+    from efv2_ros.play.qos import published_topics
+    from efv2_ros.play.read_ahead import ReadAhead
+
+    program = (
+        "import rclpy\n"
+        "from sensor_msgs.msg import Image\n"
+        "rclpy.init()\n"
+        "node = rclpy.create_node('asleep')\n"
+        "node.create_subscription(Image, '/lens/image', lambda message: None, 10)\n"
+        "rclpy.spin(node)\n"
+    )
+    monkeypatch.setattr(player, "ACKNOWLEDGE_TIMEOUT_S", 10 * SOON)
+    stopped = []
+    subscriber = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL)
+    try:
+        with (
+            Bag(make(tmp_path / "bag", 2)) as bag,
+            ReadAhead(lambda stop: bag.messages(bag.topics, stop)) as ahead,
+            ros_context() as context,
+            Spinner(rclpy.create_node("a", context=context), lambda: bool(stopped)) as spinner,
+        ):
+            (topic,) = published_topics(list(bag.topics.values()), {}, lossless=True)
+            playing = player.Player(spinner, [topic], ahead, 1.0, 0.0)
+            assert spinner.spin_until(lambda: playing.is_connected(topic), SOON)
+            subscriber.send_signal(signal.SIGSTOP)
+            threading.Timer(2.0, stopped.append, [True]).start()
+            start = time.monotonic()
+            with pytest.raises(KeyboardInterrupt):
+                playing.play(None)
+            assert playing.sent.total() == 2
+            assert time.monotonic() - start < SOON
+    finally:
+        subscriber.kill()
+        subscriber.wait()
+
+
 def test_reading_ends_though_nothing_is_wanted(tmp_path):
     """Between two messages that are played, much that is not may lie."""
     from efv2_ros.play.read_ahead import ReadAhead
