@@ -21,7 +21,7 @@ from efv2_ros.replay.results import read_run
 from efv2_ros.replay.run import read_jsonl
 
 SOON = 60.0  # seconds: only reached when something is broken
-INTERRUPTED = "interrupted: the results are those until then\n"
+INTERRUPTED = "interrupted: the results end there\n"
 
 
 @pytest.fixture(scope="module")
