@@ -1,4 +1,4 @@
-"""Play a bag to the classifier and record what it says; `-s` lists the arguments."""
+"""Play a bag to the classifier and record its results; `-s` lists the arguments."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from efv2_ros.bags.bag import Bag
 
 DEFAULTS = {
     "queue_policy": "all",
-    # Only these reports tell of an image that was dropped, and the player waits for them.
+    # The player learns of dropped images from these reports alone, and waits for them.
     "diagnostics_period": 0.2,
 }
-"""Parameters that have another default than in the node."""
+"""Parameters whose default differs from the node's."""
 
-_LOADING = 300
-"""Seconds that the classifier has to become active: it may have a model to download."""
+_START_TIMEOUT_S = 300
+"""For the classifier to become active: it may have to download a model."""
 
 
 def generate_launch_description() -> LaunchDescription:
-    """The arguments, then what follows from their values."""
+    """Declare the arguments, and start what their values ask for."""
     return launching.description(
         [
             *bag_arguments(),
@@ -39,7 +39,7 @@ def generate_launch_description() -> LaunchDescription:
 
 
 def bag_arguments() -> list[DeclareLaunchArgument]:
-    """What is played, and how."""
+    """Declare the arguments about the bag and how it is played."""
     return [
         DeclareLaunchArgument("bag", description="The bag: a rosbag2 folder, or a file of one"),
         DeclareLaunchArgument(
@@ -56,8 +56,8 @@ def bag_arguments() -> list[DeclareLaunchArgument]:
         DeclareLaunchArgument(
             "rate",
             default_value="",
-            description="Seconds of the bag in a second; empty: 1 for ros2, and as fast as the "
-            "results come for efv2",
+            description="Playback speed; 2 is twice real time; empty: 1 for ros2, and as fast as "
+            "the results come for efv2",
         ),
         DeclareLaunchArgument(
             "player",
@@ -70,7 +70,7 @@ def bag_arguments() -> list[DeclareLaunchArgument]:
 
 
 def start(context: LaunchContext, given: set[str]) -> list[LaunchDescriptionEntity]:
-    """The classifier and the player, with all arguments known."""
+    """Start the classifier and the player, with all arguments known."""
     argument = context.launch_configurations
     path = Path(argument["bag"]).expanduser()
     with Bag(path) as bag:
@@ -97,7 +97,7 @@ def start(context: LaunchContext, given: set[str]) -> list[LaunchDescriptionEnti
 
 
 def play_arguments(argument: Mapping[str, str], bag: Path) -> list[str]:
-    """The arguments of `efv2`."""
+    """Build the arguments of `efv2`."""
     player, has_ros2 = argument["player"], "ros2bag" in get_packages_with_prefixes()
     if player == "auto":
         player = "ros2" if has_ros2 else "efv2"
@@ -108,7 +108,7 @@ def play_arguments(argument: Mapping[str, str], bag: Path) -> list[str]:
         )
     name = "/".join(["", *filter(None, argument["namespace"].split("/")), argument["node_name"]])
     line = ["play", str(bag), "--player", player, "--classifier", name, "--clock", "--reliable"]
-    line += ["--start-timeout", str(_LOADING)]
+    line += ["--start-timeout", str(_START_TIMEOUT_S)]
     if player == "efv2":
         line += ["--wait-for-results"]
     if argument["rate"]:
@@ -125,7 +125,7 @@ def play_arguments(argument: Mapping[str, str], bag: Path) -> list[str]:
 
 
 def player_ended(event: ProcessExited, context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """End everything; what is raised makes it the launch that failed."""
+    """End the launch; an exception makes it fail."""
     if context.is_shutdown:
         return []
     if event.returncode:
@@ -134,6 +134,6 @@ def player_ended(event: ProcessExited, context: LaunchContext) -> list[LaunchDes
 
 
 def classifier_ended(event: ProcessExited, context: LaunchContext) -> None:
-    """It is not to end before the player does."""
+    """Fail if the classifier ends before the player."""
     if not context.is_shutdown:
         raise RuntimeError(f"the classifier ended with exit status {event.returncode}")

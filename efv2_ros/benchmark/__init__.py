@@ -1,1 +1,1 @@
-"""`efv2 bench`: what the package does, each figure beside a baseline measured in the same run."""
+"""`efv2 bench` and `efv2 perf`: measurements, each beside a baseline from the same run."""

@@ -1,4 +1,4 @@
-"""The bare model: what every figure of the node is compared with."""
+"""The bare model: inferences in a loop, the baseline of all figures of the node."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _PROBE_FRAMES = 5
 
 @dataclass
 class Bare:
-    """Inferences in a loop with nothing around them, measured as often as one likes.
+    """Repeated measurements of inferences in a loop, with nothing around them.
 
     Attributes:
-        model: What infers.
+        model: The model.
         callers: Threads that infer at once.
-        seconds: Of each measurement.
+        seconds: Duration of each measurement.
     """
 
     model: Model
@@ -39,18 +39,18 @@ class Bare:
 
     @property
     def fps(self) -> float:
-        """Inferences a second of all callers, the mean of what was measured."""
+        """Inferences a second of all callers together; mean of all measurements."""
         return float(np.mean([each.fps for each in self._loads]))
 
     @property
     def infer_ms(self) -> float:
-        """Median milliseconds as a caller sees them, alike."""
+        """Median milliseconds of an inference as its caller sees it; mean of all measurements."""
         return float(np.mean([each.latency_p50 for each in self._loads]))
 
 
 @contextmanager
 def bare_model(request: ModelRequest, callers: int, seconds: float) -> Iterator[Bare]:
-    """Measures a model before and after what is done inside, so that a drift meets both sides.
+    """Measure a model before and after the block, so that a drift of the machine cancels out.
 
     Raises:
         Efv2Error: The model cannot be loaded, or fails.

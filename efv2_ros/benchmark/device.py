@@ -1,4 +1,4 @@
-"""The node with an accelerator of exactly known speed: how much of it the node makes use of."""
+"""Benchmark part `device`: how much of an accelerator of known speed the node uses."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _COLUMNS = (
 )
 _NOTE = (
     f"A modelled device that works on one task at a time, {synthetic.TASK_S * 1e3:.2f} ms each "
-    "(198 FPS are published of s0 on the X5), while the caller sleeps. "
-    f"Out of order: results not later than the one before. {COUNTS_NOTE}"
+    "(the Model Zoo publishes 198 FPS for s0 on the X5), while the caller sleeps. Out of order: "
+    f"results whose stamp is not later than that of the result before. {COUNTS_NOTE}"
 )
 
 
 def run(options: BenchOptions) -> Part:
-    """A stream at each number of slots."""
+    """Measure one stream for each number of slots."""
     rows: list[dict[str, Any]] = []
     latencies = {}
     with tempfile.TemporaryDirectory() as folder:

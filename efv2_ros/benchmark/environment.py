@@ -1,4 +1,4 @@
-"""What a benchmark ran on: without it, its figures mean nothing."""
+"""The machine and the software that a benchmark ran on, for the head of its report."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CPUINFO = Path("/proc/cpuinfo")
 
 
 def describe(request: ModelRequest) -> dict[str, str | int]:
-    """Machine and software by name; `request` says which runtime is meant."""
+    """Describe machine and software, with the runtime that `request` selects."""
     return {
         "cpu": _cpu(),
         "cores": os.cpu_count() or 0,
@@ -36,7 +36,7 @@ def describe(request: ModelRequest) -> dict[str, str | int]:
 
 
 def _cpu() -> str:
-    """The CPU's model; Arm has none in cpuinfo, but boards have a name."""
+    """Model of the CPU; on Arm, whose cpuinfo has none, the name of the board."""
     lines = _CPUINFO.read_text().splitlines() if _CPUINFO.exists() else []
     models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(models, "") or board.name() or platform.machine()

@@ -1,4 +1,4 @@
-"""The node against the bare model: its share of the throughput, and what it adds to an image."""
+"""Benchmark part `node`: throughput and overhead of the node, beside the bare model."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _SLOTS = (1, 2)
 _ROUNDS = 3
 _MORE_THAN_IT_CAN_TAKE = 1.25
 _WORK = ("convert", "postprocess", "publish")
-"""What the node does with an image besides `infer`."""
+"""Stages of the node's own work on an image, all but `infer`."""
 
 _ADDED = ("wait", *_WORK)
 
@@ -47,8 +47,9 @@ _THROUGHPUT = (
 )
 _THROUGHPUT_NOTE = (
     "Bare loop: one caller and nothing around `infer`. As many loops: a caller for each of the "
-    f"node's slots. Both before and after each of {_ROUNDS} streams, means of all. Stages are the "
-    f"node's medians; with more images than it can take, one always waits. {COUNTS_NOTE}"
+    f"node's slots. Both are measured before and after each of {_ROUNDS} streams; means of all. "
+    "Stages are the node's medians; more images come than it can take, so that one always waits. "
+    f"{COUNTS_NOTE}"
 )
 _OVERHEAD = (
     Column("median", "median of"),
@@ -58,7 +59,7 @@ _OVERHEAD = (
 
 
 def run(options: BenchOptions) -> Part:
-    """Throughput at each number of slots, then images one at a time."""
+    """Measure the throughput for each number of slots, then the overhead of single images."""
     flows, rows = {}, []
     for slots in options.slots or (_SLOTS[:1] if options.quick else _SLOTS):
         row, latencies = _throughput(options, slots)
@@ -118,11 +119,11 @@ def _described(bare: Bare) -> str:
 
 
 def _overhead(options: BenchOptions) -> tuple[Table, str]:
-    """One image at a time, so that stages do not compete; and what the model is called."""
+    """Measure one image at a time, so that stages do not compete; also describe the model."""
     images = 10 if options.quick else 200
     request = replace(options.request, slots=1)
     frame = picture("bgr8", 640, 480)
-    # Every frame, so that what is published one at a time is not lost.
+    # The policy `all`, so that no image is lost.
     parameters = {**node_parameters(request), "queue_policy": "all"}
     with (
         bare_model(request, 1, options.duration(3.0, 0.3)) as bare,

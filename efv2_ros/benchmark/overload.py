@@ -1,4 +1,4 @@
-"""Five times more images than the model can take: latency, losses, and answers to requests."""
+"""Benchmark part `overload`: five times more images than the model can take."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ _COLUMNS = (
 )
 _NOTE = (
     "Best effort, as cameras publish. p50, p99: from an image's stamp to the arrival of its "
-    "result. Limit: three times the bare `infer` and a period of the input. Bare: as many callers "
-    "as slots, before and after. "
+    "result. Limit: three times the bare `infer` plus one period of the input. Bare: as many "
+    "callers as slots, measured before and after. "
     f"set_parameters is called every {_ASK_INTERVAL_S} s; {_ANSWER_TIMEOUT_S:.0f} s stand for no "
     f"answer. {COUNTS_NOTE}"
 )
 
 
 def run(options: BenchOptions) -> Part:
-    """A flood for each number of slots."""
+    """Measure one overloaded stream for each number of slots."""
     rows, distributions = [], []
     for slots in options.slots or (1,):
         options.on_notice(f"overload, slots {slots}")
@@ -109,7 +109,7 @@ def _ask(listener: Listener, seconds: float) -> list[float]:
 
     end = time.monotonic() + seconds
     listener.spin_until(client.service_is_ready, _ANSWER_TIMEOUT_S)
-    ask()  # the middleware still has to find the way back
+    ask()  # not counted: the middleware connects the answer's topic only now
     answers = [ask()]
     while (left := end - time.monotonic()) > 0:
         listener.spin_for(min(_ASK_INTERVAL_S, left))

@@ -56,7 +56,7 @@ def run(options: BenchOptions, names: Iterable[str] = PARTS) -> Report:
         options: Given to every part.
         names: Keys of `PARTS`.
     """
-    environment = describe(options.request)  # first: rclpy may start the interpreter anew
+    environment = describe(options.request)  # first: importing rclpy may restart Python
     return Report(environment, {name: _part(options, name) for name in dict.fromkeys(names)})
 
 

@@ -1,4 +1,4 @@
-"""Latency and throughput of a bare model: the columns of the Model Zoo's table, measured."""
+"""Latency and throughput of a bare model, as in the Model Zoo's table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from efv2_ros.classify.model import Model
 from efv2_ros.vision.planes import Nv12Planes
 
 THREADS = (1, 4, 8)
-"""Callers at once, as in the zoo's table and, for 8, as many as the X5 has CPU cores."""
+"""Threads that infer at once: 1 and 4 as in the zoo's table, 8 as the X5 has CPU cores."""
 
 _WARM_UP = 5
 _GREY = 128
@@ -21,15 +21,15 @@ _GREY = 128
 
 @dataclass(frozen=True)
 class Load:
-    """One row: so many threads that infer as fast as they can.
+    """One row of the table: threads that infer as fast as they can.
 
     Attributes:
         threads: Number of threads.
-        frames: Inferences counted, of all threads together.
+        frames: Inferences of all threads together.
         latency: Mean milliseconds of an inference as its thread sees it.
-        latency_p50: Its median.
-        latency_p99: Its 99th percentile.
-        fps: Inferences a second, of all threads together.
+        latency_p50: Median of the same, in milliseconds.
+        latency_p99: 99th percentile of the same, in milliseconds.
+        fps: Inferences a second of all threads together.
     """
 
     threads: int
@@ -40,19 +40,19 @@ class Load:
     fps: float
 
     def as_dict(self) -> dict[str, Any]:
-        """All figures, for JSON."""
+        """All figures as plain values for JSON."""
         return asdict(self)
 
 
 def measure(model: Model, threads: int, frames: int = 200) -> Load:
-    """Infer from `threads` threads at once, on an image that lies in the model's input already.
+    """Infer from `threads` threads at once, on an image that is in the model's input already.
 
-    As in `hrt_model_exec perf`, neither images nor results are handled.
+    As in `hrt_model_exec perf`, neither images nor results are processed.
 
     Args:
         model: A model with at least `threads` slots.
         threads: Number of threads.
-        frames: Inferences of each thread; a few more go before.
+        frames: Inferences of each thread, after some to warm up.
 
     Raises:
         InferenceError: An inference failed.

@@ -1,4 +1,4 @@
-"""Distributions as pictures. Needs matplotlib, which is asked for and not required."""
+"""Plots of the measured distributions. Requires matplotlib, an optional dependency."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from efv2_ros.files import open_atomic_binary
 
 _COLUMNS = 4
 _SHOWN = 99
-"""Percentile up to which durations are drawn: one that lasted long must not squeeze the rest."""
+"""Percentile up to which durations are drawn, so that one outlier does not squeeze the rest."""
 
 
 def check() -> None:
-    """Tell whether pictures can be made, before anything is measured for them.
+    """Check that plots can be drawn, before anything is measured.
 
     Raises:
-        Efv2Error: They cannot.
+        Efv2Error: matplotlib is not installed.
     """
     _matplotlib()
 
 
 def write(report: Report, folder: Path) -> list[Path]:
-    """Write one PNG for each part that has distributions: their cumulative shares.
+    """Write a PNG with the cumulative distributions of each part that has any.
 
     Args:
-        report: What was measured.
-        folder: Where; made if need be.
+        report: The measurements.
+        folder: Folder to write to; it is made if it does not exist.
 
     Raises:
         Efv2Error: There is no matplotlib, or the folder cannot be written to.
@@ -56,7 +56,7 @@ def _matplotlib() -> Any:
         import matplotlib.figure
     except ImportError as error:
         raise Efv2Error(
-            f"plots need matplotlib, which is not here ({error}): pip install matplotlib"
+            f"plots need matplotlib, which is not installed ({error}): pip install matplotlib"
         ) from error
     return matplotlib
 

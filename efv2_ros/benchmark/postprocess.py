@@ -1,4 +1,4 @@
-"""Softmax and the best classes, against softmax and a full sort."""
+"""Benchmark part `postprocess`: softmax and top-k, beside softmax and a full sort."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _NOTE = (
 
 
 def run(options: BenchOptions) -> Part:
-    """With cold and with warm caches."""
+    """Measure with cold and with warm caches."""
     random = np.random.default_rng(0)
     logits = list(random.normal(0, 3, (64, _CLASSES)).astype(np.float32))
     filler = np.ones(_COLD_BYTES, np.uint8)

@@ -1,6 +1,7 @@
-"""A camera in a process of its own: one image, serialized once, at an exact rate.
+"""A process that publishes one image at an exact rate, as a camera would.
 
-Only its stamp is new each time, so that hundreds of images a second leave the CPU to the node.
+The image is serialized once and only its stamp is new each time, so that hundreds of images a
+second leave the CPU to the node.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ from efv2_ros.errors import Efv2Error
 from efv2_ros.node.fastdds import image_profile
 
 HIGHEST_RATE = 1000.0
-"""Images a second with which a publisher in Python keeps up."""
+"""Images a second that a publisher in Python can keep up with."""
 
 _STAMP = struct.Struct("<iI")
 _STAMP_OFFSET = 4
-"""CDR: four bytes say how the rest is encoded, then an Image begins with its stamp."""
+"""Bytes before the stamp: an Image begins with it, after the four bytes of the CDR header (OMG
+DDS-RTPS 2.3, 10.2)."""
 
 _DISCOVERY_TIMEOUT_S = 30.0
 _END_TIMEOUT_S = 10.0
@@ -34,14 +36,14 @@ _END_TIMEOUT_S = 10.0
 
 @dataclass(frozen=True)
 class Camera:
-    """What is published.
+    """The images that are published.
 
     Attributes:
         rate: Images a second.
-        encoding: Of the images.
-        width: In pixels.
-        height: In pixels.
-        reliable: Whether lost images are sent again; cameras' usually are not.
+        encoding: Encoding of the images.
+        width: Width in pixels.
+        height: Height in pixels.
+        reliable: Whether lost images are sent again; those of cameras usually are not.
     """
 
     rate: float
@@ -62,10 +64,10 @@ class Published(NamedTuple):
 
 
 class CameraProcess:
-    """Publishes from the moment somebody subscribes; a context manager that ends it.
+    """Publishes as soon as somebody subscribes; a context manager that ends the process.
 
     Args:
-        camera: What to publish.
+        camera: The images.
         topic: Full name of the topic.
     """
 
@@ -76,7 +78,7 @@ class CameraProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            start_new_session=True,  # Ctrl-C is not for it: it ends with its input
+            start_new_session=True,  # Ctrl-C is for this process; the child ends with its input
         )
 
     def __enter__(self) -> CameraProcess:
@@ -117,13 +119,13 @@ def publish_steadily(
     rate: float,
     ended: threading.Event,
 ) -> Published:
-    """Publish an image with the present time as its stamp until told to end.
+    """Publish an image at a fixed rate until `ended` is set, each time with a new stamp.
 
     Args:
         publish: Takes a serialized Image.
         image: A serialized Image; its stamp is overwritten.
-        rate: Images a second, kept on average: what is late does not delay the next.
-        ended: Set by another thread.
+        rate: Images a second, kept on average: a late image does not delay the next.
+        ended: Ends the publishing; set by another thread.
     """
     count, start = 0, time.monotonic()
     while not ended.wait(max(0.0, start + count / rate - time.monotonic())):
@@ -155,9 +157,9 @@ def main(topic: str, camera: Camera) -> None:
     publisher = node.create_publisher(Image, topic, QoSProfile(depth=5, reliability=reliability))
     frame = picture(camera.encoding, camera.width, camera.height)
     image = bytearray(serialize_message(conversions.image(frame)))
-    patience = time.monotonic() + _DISCOVERY_TIMEOUT_S
+    end = time.monotonic() + _DISCOVERY_TIMEOUT_S
     while not publisher.get_subscription_count():
-        if ended.wait(0.01) or time.monotonic() > patience:
+        if ended.wait(0.01) or time.monotonic() > end:
             sys.exit(f"nobody subscribes to {topic}")
     print(json.dumps(publish_steadily(publisher.publish, image, camera.rate, ended)))
     node.destroy_node()

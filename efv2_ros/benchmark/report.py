@@ -1,4 +1,4 @@
-"""What was measured, as Markdown for people and as plain values for JSON."""
+"""The results of a benchmark: tables in Markdown for people, plain values for JSON."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Column:
     """One column of a table.
 
     Attributes:
-        key: Of the value in a row, and in JSON; ends in the value's unit.
-        heading: For people.
+        key: Key of the value in a row and in JSON; ends in the value's unit.
+        heading: Heading of the column in Markdown.
         spec: Format specification of the value; empty for text.
     """
 
@@ -25,7 +25,7 @@ class Column:
     spec: str = ""
 
     def cell(self, row: Mapping[str, Any]) -> str:
-        """A row's value as text; counts by name become a list."""
+        """Format a row's value; a mapping of counts becomes a list."""
         value = row[self.key]
         if isinstance(value, Mapping):
             return ", ".join(f"{name} {count}" for name, count in value.items()) or "0"
@@ -38,9 +38,9 @@ class Table:
 
     Attributes:
         title: What was measured, and on what.
-        columns: What people see, in order.
-        rows: Values by key; those without a column are for JSON only.
-        note: What one has to know to read it.
+        columns: The columns in Markdown, in order.
+        rows: Values by key; those without a column appear in JSON only.
+        note: How to read the table.
     """
 
     title: str
@@ -49,7 +49,7 @@ class Table:
     note: str = ""
 
     def markdown(self) -> str:
-        """A Markdown table with aligned columns; numbers are right-aligned."""
+        """Format as Markdown with aligned columns; numbers are right-aligned."""
         cells = [[each.cell(row) for each in self.columns] for row in self.rows]
         lines = [[each.heading for each in self.columns], *cells]
         widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
@@ -70,18 +70,18 @@ class Table:
         return "\n\n".join(filter(None, [f"### {self.title}", table, self.note]))
 
     def as_dict(self) -> dict[str, Any]:
-        """Title, note and rows, for JSON."""
+        """Title, note and rows as plain values for JSON."""
         return {"title": self.title, "note": self.note, "rows": [dict(row) for row in self.rows]}
 
 
 @dataclass(frozen=True)
 class Distribution:
-    """Durations to be drawn.
+    """Durations to plot.
 
     Attributes:
-        title: What took so long.
-        series: Milliseconds, float64, 1-D, by whose they are.
-        limits: Milliseconds to compare with, by name.
+        title: What was measured.
+        series: Milliseconds, float64, 1-D, by label.
+        limits: Milliseconds to compare with, by label.
     """
 
     title: str
@@ -91,12 +91,12 @@ class Distribution:
 
 @dataclass(frozen=True)
 class Part:
-    """What a part measured, or in one sentence why it could not.
+    """The results of a part, or the reason why there are none.
 
     Attributes:
         tables: The figures.
-        distributions: What lies behind them.
-        problem: Why there are none; empty where there are.
+        distributions: The durations behind the figures.
+        problem: Why the part could not be measured, in one sentence; empty if it could.
     """
 
     tables: Sequence[Table] = ()
@@ -104,7 +104,7 @@ class Part:
     problem: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """The tables or the problem, for JSON."""
+        """The tables or the problem as plain values for JSON."""
         if self.problem:
             return {"problem": self.problem}
         return {"tables": [each.as_dict() for each in self.tables]}
@@ -112,10 +112,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Report:
-    """All that one run of `efv2 bench` found.
+    """The results of one run of `efv2 bench`.
 
     Attributes:
-        environment: What it ran on.
+        environment: Machine and software; see `environment.describe`.
         parts: The parts by name.
     """
 
@@ -124,11 +124,11 @@ class Report:
 
     @property
     def failed(self) -> bool:
-        """Whether nothing at all could be measured."""
+        """Whether no part could be measured."""
         return all(each.problem for each in self.parts.values())
 
     def markdown(self) -> str:
-        """The whole report."""
+        """Format the whole report as Markdown."""
         blocks = ["# efv2 bench"]
         blocks.append("\n".join(f"- {key}: {value}" for key, value in self.environment.items()))
         for name, part in self.parts.items():
@@ -139,6 +139,6 @@ class Report:
         return "\n\n".join(blocks) + "\n"
 
     def as_dict(self) -> dict[str, Any]:
-        """The whole report, for JSON."""
+        """The whole report as plain values for JSON."""
         parts = {name: part.as_dict() for name, part in self.parts.items()}
         return {"environment": dict(self.environment), "parts": parts}

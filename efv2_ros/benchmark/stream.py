@@ -1,4 +1,4 @@
-"""A camera's stream through the node in its own process, and what became of every image."""
+"""Streaming images through the node, and accounting for every one of them."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ COUNTS = (
     Column("classified_frames", "classified", "d"),
 )
 COUNTS_NOTE = (
-    "Published = lost + dropped + classified, from the first image to the last. Lost: on the way, "
-    "or replaced by a newer one before the node looked at it. The publisher is a process of its "
-    "own, with shared memory for many images."
+    "Published = lost + dropped + classified, from the first image to the last. Lost: on the way "
+    "to the node, or replaced by a newer image before the node took it. The publisher is a "
+    "process of its own, with shared memory for many images."
 )
 
 _SETTLING_S = 15.0
@@ -38,19 +38,19 @@ _SETTLING_S = 15.0
 
 @dataclass(frozen=True)
 class Flow:
-    """What became of a stream.
+    """What became of a stream of images.
 
     Attributes:
-        slots: Of the node, by its own word.
-        published: Images, by the publisher's count.
-        received: Images that reached the node, by its own count, as of the next two.
+        slots: Slots of the node, as it reports them.
+        published: Images that were published, counted by the publisher.
+        received: Images that reached the node, counted by the node like the next two.
         classified: Images with a result.
-        dropped: Images without one, by cause.
+        dropped: Images without a result, by cause.
         published_hz: Images published a second.
-        fps: Results a second, by the node's count, without start and end of the stream.
-        stages: Of the node's newest images, in milliseconds.
-        latencies: Milliseconds from an image's stamp to its result's arrival at a listener,
-            float64, 1-D; of the same time as `fps`.
+        fps: Results a second, counted by the node, without start and end of the stream.
+        stages: Latency of each stage, in milliseconds, over the node's newest images.
+        latencies: Milliseconds from an image's stamp to the arrival of its result at a listener,
+            float64, 1-D, in the period of `fps`.
         disordered: Results whose stamp is not later than that of the result before.
     """
 
@@ -98,14 +98,14 @@ def measure_flow(
 
     Args:
         options: A quick run warms up for less long.
-        parameters: Of the node.
-        camera: What is streamed.
+        parameters: Parameters of the node.
+        camera: The images.
         seconds: How long to measure.
         module: See `ClassifierProcess`.
-        meanwhile: Spins the listener for so many seconds.
+        meanwhile: Called to spin the listener for the given number of seconds.
 
     Raises:
-        Efv2Error: The node does not start, or loses its way.
+        Efv2Error: The node does not start, or its counts do not add up.
     """
     parameters = {"diagnostics_period": 0.25, **parameters}
     with running_classifier("benchmark", parameters, module=module) as (process, listener):
@@ -123,7 +123,7 @@ def measure_flow(
         if stream is None or model is None:
             raise Efv2Error("the node publishes no diagnostics")
     stamps = np.array([_nanoseconds(each.header.stamp) for each in listener.results])
-    # The listener's arrivals are steady times, stamps are the system's.
+    # Arrivals are times of the steady clock, stamps of the system clock.
     system = time.time_ns() - time.monotonic_ns()
     latencies = np.array(listener.arrivals) * 1e3 - (stamps - system) / 1e6
     return Flow(
@@ -141,7 +141,7 @@ def measure_flow(
 
 
 def count_disordered(stamps: NDArray[np.int64]) -> int:
-    """How many stamps, int64 of shape (results,), are not later than the one before."""
+    """Count stamps, int64 of shape (results,), that are not later than the one before."""
     return int(np.count_nonzero(np.diff(stamps) <= 0))
 
 
@@ -149,7 +149,7 @@ def wait_for_node(process: ClassifierProcess, listener: Listener) -> None:
     """Wait until the node classifies.
 
     Raises:
-        Efv2Error: It does not, and says why.
+        Efv2Error: It does not start; the message holds what it printed.
     """
     listener.spin_until(lambda: listener.connected or not process.running, 60.0)
     if not listener.connected:
@@ -157,7 +157,7 @@ def wait_for_node(process: ClassifierProcess, listener: Listener) -> None:
 
 
 def node_parameters(request: ModelRequest) -> dict[str, Any]:
-    """The node's parameters with which it runs just what a request means."""
+    """The parameters with which the node runs the model of a request."""
     parameters = {name: value for name, value in asdict(request).items() if value is not None}
     for name in ("mean", "scale"):
         if name in parameters:

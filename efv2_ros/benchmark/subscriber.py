@@ -1,4 +1,4 @@
-"""A process that takes images as the node does, and nothing else."""
+"""A process that receives images as the node does, and does nothing else with them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.signals import SignalHandlerOptions
 
 from efv2_ros.benchmark.transport import Way
 from efv2_ros.node.malloc import keep_memory
@@ -22,20 +23,21 @@ _TIMEOUT_S = 60.0
 
 
 def receive(namespace: str, images: int, way: Way) -> dict[str, Any]:
-    """Take images, reliably.
+    """Receive images reliably and measure what that costs.
 
     Args:
-        namespace: Where `image` is published.
-        images: How many to measure, after a few others.
-        way: How to take them.
+        namespace: Namespace in which `image` is published.
+        images: How many images to measure, after some to warm up.
+        way: How to receive them.
 
     Returns:
-        `cpu_seconds` and `page_faults` of this process while it took them, and `latencies_ms` from
-        each image's stamp to its frame.
+        `cpu_seconds` and `page_faults` of this process meanwhile, and `latencies_ms` from each
+        image's stamp to its frame.
     """
     if way.keep_memory:
         keep_memory()
-    rclpy.init(args=[])
+    # Its parent ends it by SIGTERM, which rclpy would handle.
+    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node("benchmark_subscriber", namespace=namespace)
     executor = SingleThreadedExecutor()
     executor.add_node(node)

@@ -1,6 +1,6 @@
-"""An accelerator that is only a clock, and the node with it: what the node itself can do.
+"""A simulated accelerator of exact speed, and the node with it as a runtime.
 
-Known to the processes that run this module and to nobody else.
+The runtime exists only in processes that run this module.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class SerialDevice:
     """Works on one task at a time, in the order in which they are submitted.
 
     Args:
-        seconds: Of a task.
-        now: A steady time in seconds.
-        sleep: Waits so many seconds, with the GIL released.
+        seconds: Duration of a task.
+        now: Returns a steady time in seconds.
+        sleep: Waits for a number of seconds, with the GIL released.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class SerialDevice:
         self._busy_until = 0.0
 
     def run(self) -> float:
-        """Submit a task and wait for its end, which is returned."""
+        """Submit a task, wait for its end, and return when that was."""
         with self._lock:
             end = self._busy_until = max(self._now(), self._busy_until) + self._seconds
         self._sleep(max(0.0, end - self._now()))
@@ -60,7 +60,7 @@ class _Slot:
         self._logits = np.random.default_rng(0).normal(0, 3, _CLASSES).astype(np.float32)
 
     def commit(self) -> None:
-        """Nothing: the device looks at no image."""
+        """Do nothing: the device looks at no image."""
 
     def infer(self) -> NDArray[np.float32]:
         self._device.run()
@@ -68,12 +68,12 @@ class _Slot:
 
 
 def probe() -> str:
-    """What would run a model."""
+    """Describe the device."""
     return f"a device of {FPS:.1f} FPS"
 
 
 def load(path: Path, image: base.ImageInput, options: base.RunOptions) -> base.Runtime:
-    """A runtime that takes any model file and always gives the same logits."""
+    """Create a runtime that takes any model file and always returns the same logits."""
     device = SerialDevice(TASK_S)
     return base.Runtime(
         base.RuntimeInfo(NAME, probe(), "none", _CLASSES),
@@ -83,17 +83,17 @@ def load(path: Path, image: base.ImageInput, options: base.RunOptions) -> base.R
 
 
 def model_file(folder: Path) -> Path:
-    """Write the smallest file that passes for a model."""
+    """Write the smallest file that is accepted as a model."""
     path = folder / "synthetic.bin"
     path.write_bytes(b"\x1a\x00")  # an empty graph, field 3 of runtime.proto's ModelProto
     return path
 
 
 def main() -> int:
-    """Run the node, in which `runtime:=synthetic` is this device."""
+    """Run the node, with this device as `runtime:=synthetic`."""
     kind = base.RuntimeKind("efv2_ros.benchmark.synthetic", "bin")
     base.RUNTIMES = MappingProxyType({**base.RUNTIMES, NAME: kind})
-    # Its parameters are made of the runtimes when it is imported.
+    # Imported only now: its parameters list the runtimes there are at its import.
     from efv2_ros.node import classifier_node
 
     return classifier_node.main()

@@ -1,4 +1,4 @@
-"""From a publisher's process to a frame: a typed subscription's costs, and the node's."""
+"""Benchmark part `transport`: what it costs to receive an image, typed and serialized."""
 
 from __future__ import annotations
 
@@ -32,8 +32,9 @@ class Way:
     """How images are received.
 
     Attributes:
-        subscription: The node's parameter of that name.
-        keep_memory: As the node's parameter, except that False leaves malloc as it is.
+        subscription: Value of the node's parameter of that name.
+        keep_memory: Whether malloc keeps memory, as with the node's parameter; False leaves
+            malloc's settings alone.
     """
 
     subscription: str
@@ -44,7 +45,7 @@ class Way:
 
 
 WAYS = (Way("typed", False), Way("typed", True), Way("serialized", False), Way("serialized", True))
-"""The first is the baseline: plain rclpy. The last is the node's."""
+"""The first is the baseline, plain rclpy; the last is what the node does by default."""
 
 _ROUNDS = 3
 _POLL_S = 0.1
@@ -59,16 +60,17 @@ _COLUMNS = (
     Column("images", "images", "d"),
 )
 _NOTE = (
-    f"bgr8, publisher and subscriber in processes of their own, the ways in turn, {_ROUNDS} "
-    "rounds. CPU and page faults are the whole subscribing process's, middleware included, "
-    "divided by the images it took; the frame is made, no pixel is looked at. Latency: from the "
-    "stamp, just before publishing, to the frame. All processes use config/fastdds_images.xml."
+    "bgr8, publisher and subscriber in processes of their own, the subscriptions in turn, "
+    f"{_ROUNDS} rounds. CPU and page faults are those of the whole subscribing process, "
+    "middleware included, divided by the images it received; no pixel is looked at. Latency: from "
+    "the stamp, just before publishing, to the frame. All processes use "
+    "config/fastdds_images.xml."
 )
 
 
 @dataclass(frozen=True)
 class Reception:
-    """What one subscriber measured; see `subscriber.receive`."""
+    """The measurements of one subscriber; see `subscriber.receive`."""
 
     cpu_seconds: float
     page_faults: int
@@ -76,7 +78,12 @@ class Reception:
 
 
 def run(options: BenchOptions) -> Part:
-    """Every way of receiving, at every size, in turn."""
+    """Measure every way of receiving at every size, in turn."""
+    with stop_signals() as should_stop:
+        return _run(options, should_stop)
+
+
+def _run(options: BenchOptions, should_stop: Callable[[], bool]) -> Part:
     rows: list[dict[str, Any]] = []
     distributions = []
     for camera in CAMERAS:
@@ -86,20 +93,20 @@ def run(options: BenchOptions) -> Part:
         for number in range(1 if options.quick else _ROUNDS):
             options.on_notice(f"transport of {size}, round {number + 1}")
             for way in WAYS:
-                received[way].append(_receive(camera, way, images))
+                received[way].append(_receive(camera, way, images, should_stop))
         rows += _rows(size, received)
         series = {str(way): _latencies(each) for way, each in received.items()}
         distributions.append(Distribution(f"bgr8 {size}: stamp to frame", series))
     return Part([Table("From publisher to frame", _COLUMNS, rows, _NOTE)], distributions)
 
 
-def _receive(camera: Camera, way: Way, images: int) -> Reception:
+def _receive(camera: Camera, way: Way, images: int, should_stop: Callable[[], bool]) -> Reception:
     namespace = f"/efv2_transport_{os.getpid()}"
     command = [
         sys.executable, "-m", "efv2_ros.benchmark.subscriber", namespace, str(images),
         json.dumps(asdict(way)),
     ]  # fmt: skip
-    with stop_signals() as should_stop, CameraProcess(camera, f"{namespace}/image") as publisher:
+    with CameraProcess(camera, f"{namespace}/image") as publisher:
         told = _output(command, should_stop)
         publisher.stop()
     return Reception(**json.loads(told))
@@ -134,7 +141,7 @@ def _rows(size: str, received: dict[Way, list[Reception]]) -> list[dict[str, Any
     for way, receptions in received.items():
         latencies = _latencies(receptions)
         p50, p99 = np.percentile(latencies, (50, 99)).tolist()
-        # Of the rounds the median: a round in which something else ran must not count.
+        # The median over rounds: one in which something else ran must not count.
         cpu = float(np.median([_each(x, x.cpu_seconds * 1e3) for x in receptions]))
         rows.append(
             {

@@ -1,4 +1,4 @@
-"""`efv2 bench`: each part of the package against a baseline in the same run."""
+"""`efv2 bench`: measure each part of the package beside a baseline in the same run."""
 
 from __future__ import annotations
 
@@ -33,30 +33,40 @@ _FILE = _OutputFile(path_type=Path)
     "parts",
     multiple=True,
     type=click.Choice(list(PARTS)),
-    help="Measure this part; may be given again. All of them, if it is not given.",
+    help="Measure this part; may be given several times. Default: all parts.",
 )
-@click.option("--quick", is_flag=True, help="Only show that all works: figures mean little.")
+@click.option(
+    "--quick",
+    is_flag=True,
+    help="Only show that everything works, in seconds; the figures mean little.",
+)
 @click.option(
     "--seconds",
     type=click.FloatRange(0.01, 3600.0),
-    help="Of each single measurement, instead of what suits the part.",
+    help="Duration of each single measurement. Default: what suits the part.",
 )
 @click.option(
     "--slots",
     multiple=True,
     type=click.IntRange(1, 32),
-    help="Of the node, once for each measurement, instead of what suits the part.",
+    help="Slots of the node, given once for each measurement. Default: what suits the part.",
 )
-@click.option("--json", "json_file", type=_FILE, metavar="FILE", help="Write JSON as well.")
 @click.option(
-    "--markdown", "markdown_file", type=_FILE, metavar="FILE", help="Write the tables as well."
+    "--json", "json_file", type=_FILE, metavar="FILE", help="Also write the figures as JSON."
+)
+@click.option(
+    "--markdown",
+    "markdown_file",
+    type=_FILE,
+    metavar="FILE",
+    help="Also write the tables as Markdown.",
 )
 @click.option(
     "--plots",
     "plots_folder",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="FOLDER",
-    help="Draw the distributions as well; needs matplotlib.",
+    help="Also plot the distributions; requires matplotlib.",
 )
 def bench(
     parts: tuple[str, ...],
@@ -68,9 +78,9 @@ def bench(
     plots_folder: Path | None,
     **options: Any,
 ) -> None:
-    """Measure each part against a baseline in the same run, and print tables in Markdown.
+    """Measure each part beside a baseline in the same run, and print tables in Markdown.
 
-    What a part needs and does not find, as ROS or a model, is said in its place.
+    If a part cannot be measured because ROS or a model is missing, the report says so.
     """
     if plots_folder:
         plots.check()

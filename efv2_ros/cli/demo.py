@@ -1,4 +1,4 @@
-"""`efv2 demo`: photos over DDS to the node, and its results."""
+"""`efv2 demo`: publish photos to the ROS node and print its results."""
 
 from __future__ import annotations
 
@@ -24,27 +24,28 @@ if TYPE_CHECKING:
     default=9,
     show_default=True,
     type=click.IntRange(1),
-    help="How many images to publish.",
+    help="Number of images to publish.",
 )
 @click.option(
     "--rate",
     default=5.0,
     show_default=True,
     type=click.FloatRange(0.1, 1000.0),
-    help="Images a second.",
+    help="Images per second.",
 )
-@click.option("--size", "model_size", default="s0", show_default=True, help="Model size.")
-@click.option("--model", "model_path", default="", metavar="FILE", help="A model file.")
-@click.option("--offline", is_flag=True, help="Do not try to download a model.")
+@click.option(
+    "--size", "model_size", default="s0", show_default=True, help="Model size s0, s1, s2."
+)
+@click.option("--model", "model_path", default="", metavar="FILE", help="Your own model file.")
+@click.option("--offline", is_flag=True, help="Do not download a model.")
 def demo(
     photos: tuple[Path, ...], frames: int, rate: float, model_size: str, model_path: str,
     offline: bool,
 ) -> None:  # fmt: skip
-    """Show the ROS node at work on PHOTOs, or a folder's.
+    """Start the ROS node, publish PHOTOs to it over DDS, and print its results.
 
-    They are published over DDS, and what comes back is printed.
-
-    Where no model is found and none can be downloaded, the untrained network shows the way.
+    PHOTOS are files or folders; without any, the package's own photos are published. If there is
+    no model and none can be downloaded, the untrained network stands in: its labels mean nothing.
     """
     from efv2_ros.pictures.photo import find_photos, read_photo
     from efv2_ros.resources import share_path

@@ -44,7 +44,7 @@ def list_models(catalog_file: Path | None) -> None:
         if each.problem:
             where = Text(each.problem, "red")
         table.add_row(
-            escape(each.spec.size), each.format, where,
+            each.spec.size, each.format, where,
             f"{each.size:,}" if each.size else "", (each.sha256 or "")[:12],
         )  # fmt: skip
     output.print(table)
@@ -79,7 +79,7 @@ def fetch(
             with download_bar() as progress:
                 found = fetch_model(spec, each, update=update, on_progress=progress)
             how = "fetched" if found.origin == "download" else "already here"
-            output.print(escape(f"{spec.size} .{each} {how}: {found.path}"), soft_wrap=True)
+            output.print(f"{spec.size} .{each} {how}: {found.path}", soft_wrap=True)
 
 
 @models.command()
@@ -125,4 +125,4 @@ def build(size: Size, target: Path, weights: Path | None, seed: int) -> None:
 
     state = load_state(weights, size) if weights else seeded_state(size, seed)
     write(target, state)
-    output.print(escape(f"wrote {target}"), soft_wrap=True)
+    output.print(f"wrote {target}", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`efv2 perf`: latency and FPS of the bare model."""
+"""`efv2 perf`: measure latency and FPS of the bare model."""
 
 from __future__ import annotations
 
@@ -25,20 +25,21 @@ from efv2_ros.cli.options import model_options, split_request
     default=THREADS,
     show_default=True,
     type=click.IntRange(1, 32),
-    help="Threads that infer at once; give it once for each row.",
+    help="Threads that infer at once; given once for each row.",
 )
 @click.option(
     "--frames",
     default=200,
     show_default=True,
     type=click.IntRange(2),
-    help="Inferences of each thread.",
+    help="Number of inferences of each thread.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def perf(callers: tuple[int, ...], frames: int, as_json: bool, **options: Any) -> None:
     """Measure latency and FPS of the bare model, as in the Model Zoo's table.
 
-    On a board in performance mode this redoes the table; the published figures stand beside.
+    On a board in performance mode this reproduces the table; the published figures are shown
+    beside the measured ones.
     """
     request = replace(split_request(options), slots=max(callers))
     with download_bar() as progress:

@@ -1,4 +1,4 @@
-"""`efv2 play`: a bag to the running node, and what it says recorded."""
+"""`efv2 play`: play a bag to running nodes and record what a classifier makes of it."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ class _Remapping(click.ParamType):  # type: ignore[type-arg]
     metavar="R",
     type=click.FloatRange(0.0, min_open=True),
     show_default="1; as fast as the results come, with --wait-for-results",
-    help="Seconds of the bag in a second.",
+    help="Playback speed; 2 is twice real time.",
 )
 @click.option(
     "--clock/--no-clock",
     default=False,
     show_default=True,
-    help="Publish /clock: the time of each message before it, and the time between.",
+    help="Publish /clock: before each message its time, and the time in between.",
 )
 @click.option(
     "--clock-rate",
@@ -60,27 +60,27 @@ class _Remapping(click.ParamType):  # type: ignore[type-arg]
     default=40.0,
     show_default=True,
     type=click.FloatRange(0.0, 10_000.0, min_open=True),
-    help="How often the time between messages is published.",
+    help="With --clock: how often /clock is published between messages.",
 )
 @click.option(
     "--remap",
     "renamed",
     multiple=True,
     type=_Remapping(),
-    help="Publish a topic under another name; may be given again.",
+    help="Publish a topic under another name; may be given several times.",
 )
 @click.option(
     "--reliable",
     "lossless",
     is_flag=True,
-    help="Publish images so that none is lost, whatever QoS they were recorded with.",
+    help="Publish images reliably and lose none, whatever QoS they were recorded with.",
 )
 @click.option(
     "--wait-for-subscribers/--no-wait-for-subscribers",
     "wait",
     default=True,
     show_default=True,
-    help="Start when somebody subscribes to images.",
+    help="Wait until somebody subscribes to images.",
 )
 @click.option(
     "--start-timeout",
@@ -93,7 +93,7 @@ class _Remapping(click.ParamType):  # type: ignore[type-arg]
 @click.option(
     "--wait-for-results",
     is_flag=True,
-    help="Send an image when those before it have a result, or were dropped.",
+    help="Send an image once those before it have a result or were dropped.",
 )
 @click.option(
     "--in-flight",
@@ -101,14 +101,14 @@ class _Remapping(click.ParamType):  # type: ignore[type-arg]
     default=1,
     show_default=True,
     type=click.IntRange(1),
-    help="With --wait-for-results: how many images may be without one.",
+    help="With --wait-for-results: how many images may be without a result at once.",
 )
 @click.option(
     "--classifier",
     metavar="NAME",
     default=NODE,
     show_default=True,
-    help="Full name of the classifier that is listened to.",
+    help="Full name of the classifier.",
 )
 @click.option(
     "--result-timeout",
@@ -116,23 +116,24 @@ class _Remapping(click.ParamType):  # type: ignore[type-arg]
     default=10.0,
     show_default=True,
     type=click.FloatRange(0.0, min_open=True),
-    help="Give up when the classifier does not answer for so long.",
+    help="Give up if the classifier does not answer for this long.",
 )
 @click.option(
     "--results",
     metavar="OUT",
     type=click.Path(path_type=Path),
-    help="Record what the classifier says, as a bag (mcap), or as JSON lines: OUT.jsonl.",
+    help="Record what the classifier publishes: as a bag (mcap), or as JSON lines if OUT ends "
+    "in .jsonl.",
 )
 @click.option(
-    "--timings", is_flag=True, help="Write each image's latencies into the JSON lines too."
+    "--timings", is_flag=True, help="Write the latencies of each image into the JSON lines too."
 )
 @click.option(
     "--player",
     default="efv2",
     show_default=True,
     type=click.Choice(["efv2", "ros2"]),
-    help="Who plays: ros2 runs `ros2 bag play` and records beside it.",
+    help="What plays the bag: this program, or `ros2 bag play`, which it runs and records.",
 )
 def play(
     bag: Path,
@@ -154,16 +155,23 @@ def play(
 ) -> None:
     """Publish a BAG to running nodes, as it was recorded.
 
-    BAG is a rosbag2 folder or a file of one: sqlite3 or mcap, compressed or not. Messages go out
-    as they lie in it, with the QoS that their topics had; of several publishers' QoS, what serves
-    all subscribers. Of a damaged bag, what can be read is played; the exit status is 1 then.
+    BAG is a rosbag2 folder or one of its files: sqlite3 or mcap, compressed or not. Messages are
+    published unchanged, with the QoS that their topics had. If a topic had several publishers,
+    its QoS is one that serves all subscribers. Of a damaged bag, all that can be read is played;
+    the exit status is 1 then.
 
-    With --wait-for-results or --results, what the classifier makes of the images is followed to
-    the last one. The latency end_to_end is by the classifier's clock: under --clock no finer than
-    --clock-rate, and nothing where images go as fast as their results come.
+    With --wait-for-results or --results, every image is followed until it has a result or was
+    dropped. The latency end_to_end is measured by the classifier's clock: with --clock it is no
+    finer than --clock-rate, and it is not shown if images are sent as fast as results come.
+
+    SIGINT (Ctrl-C) and SIGTERM end the playing with the results so far; the exit status is 130
+    then. If SIGINT is ignored at the start, as it is for `efv2 play ... &` in a script, it stays
+    ignored.
     """
     if wait_for_results and player == "ros2":
-        raise click.UsageError("ros2 bag play cannot wait for results: leave one of them out")
+        raise click.UsageError(
+            "ros2 bag play cannot wait for results: leave out --wait-for-results or --player ros2"
+        )
     if timings and not (results and results.suffix == ".jsonl"):
         raise click.UsageError("--timings needs --results OUT.jsonl")
     if results and results.exists():

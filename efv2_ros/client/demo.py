@@ -1,4 +1,4 @@
-"""Photos published to a classifier node one by one, each with its result."""
+"""The session of `efv2 demo`: a classifier that is given photos one by one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _START_TIMEOUT_S = 120.0
 
 
 class DemoError(Efv2Error):
-    """The node did not start, or an image got no result."""
+    """The node did not start, or a photo got no result."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Result:
     Attributes:
         photo: The photo's name.
         seconds: Time from publishing the photo to its result.
-        classes: Score and name of the best classes, best first.
+        classes: Score, 0..1, and name of the best classes, best first.
     """
 
     photo: str
@@ -43,10 +43,10 @@ class Result:
 
 @dataclass(frozen=True)
 class Summary:
-    """What the node's diagnostics say after the last photo.
+    """The node's diagnostics after the last photo.
 
     Attributes:
-        latencies: Of each stage.
+        latencies: Latency of each stage, in milliseconds.
         stream: Key-value pairs of the status `stream`.
         model: Key-value pairs of the status `model`.
     """
@@ -65,7 +65,7 @@ class Demo:
 
     @property
     def method(self) -> str:
-        """What the node says that it runs."""
+        """Name of the model, as the node announces it."""
         method: str = self._listener.vision_info[-1].method
         return method
 
@@ -76,10 +76,10 @@ class Demo:
         return topic
 
     def stream(self, photos: Sequence[Frame], count: int, period_s: float) -> Iterator[Result]:
-        """Publish photos and wait for the result of each.
+        """Publish photos one by one and yield the result of each.
 
         Args:
-            photos: Published in turn, and again from the first.
+            photos: The photos; after the last one the first one follows again.
             count: How many to publish.
             period_s: Shortest time between two of them.
 
@@ -120,13 +120,13 @@ class Demo:
 
 @contextmanager
 def start(parameters: Mapping[str, Any]) -> Iterator[Demo]:
-    """Start a classifier node and wait until it takes images; ends it afterwards.
+    """Start a classifier node, wait until it receives images, and end it after the block.
 
     Args:
         parameters: Parameters of the node.
 
     Raises:
-        DemoError: The node did not start, or did not end as it should.
+        DemoError: The node did not start, or ended with an error.
     """
     with running_classifier("demo", {"queue_policy": "all", **parameters}) as (process, listener):
 

@@ -1,1 +1,1 @@
-"""Live replay: a bag played to the running classifier, its results recorded."""
+"""Live replay: play a bag to running nodes and record what a classifier makes of it."""

@@ -99,7 +99,7 @@ def _mismatches(node: Node, topic: PublishedTopic, subscriber: str) -> Iterator[
         compatibility, why = qos_check_compatible(topic.qos, found.qos_profile)
         if found.topic_type != topic.recorded.type_name:
             yield (
-                f"{name} takes {topic.name} as {found.topic_type}, and the bag has "
+                f"{name} subscribes to {topic.name} as {found.topic_type}, and the bag has "
                 f"{topic.recorded.type_name}"
             )
         elif compatibility == QoSCompatibility.ERROR:

@@ -51,11 +51,11 @@ class Readiness:
     def _wait_for_subscribers(self) -> None:
         timeout_s = self._options.start_timeout_s
         if not self._spinner.spin_until(lambda: bool(self._received()), timeout_s):
-            raise PlayError(f"nobody takes the images: {self._reasons()}")
+            raise PlayError(f"nobody receives the images: {self._reasons()}")
 
     def _wait_for_classifier(self, recorder: Recorder) -> None:
         if not self._images:
-            raise PlayError("there are no images for the classifier in what is played")
+            raise PlayError("there are no images for the classifier among the topics to play")
         self._spinner.spin_until(
             lambda: self._is_ready(recorder) or self._is_hopeless(recorder),
             self._options.start_timeout_s,
@@ -117,14 +117,14 @@ class Readiness:
         if recorder.status.problem:
             return f"{name} cannot classify: {recorder.status.problem}"
         if not (recorder.model or recorder.has_reported):
-            return f"there is no classifier {name}: nothing was heard of it for {waited}"
+            return f"there is no classifier {name}: it published nothing for {waited}"
         if not recorder.model:
             return f"{name} is {recorder.status.state} after {waited}"
         if not self._received():
-            takes = ", ".join(recorder.image_topics()) or "no images"
+            topics = ", ".join(recorder.image_topics()) or "no images"
             return (
-                f"{name} does not take the images: {self._reasons()}; it takes {takes}, and "
-                "--remap gives a topic another name"
+                f"{name} does not receive the images: {self._reasons()}; it subscribes to "
+                f"{topics}, and --remap publishes a topic under another name"
             )
         if not recorder.has_reported:
             return f"{name} published no diagnostics for {waited}"

@@ -154,7 +154,7 @@ class Session:
             yield
         except KeyboardInterrupt:
             self._interrupted = True
-            self._problems.append("interrupted: the results are those until then")
+            self._problems.append("interrupted: the results end there")
         except (PlayError, BagError) as error:
             self._problems.append(str(error))
 
@@ -268,9 +268,9 @@ class Session:
         if recorder.has_all:
             return f"{sent - counts.received} of {sent} images did not reach {name}"
         return (
-            f"{name} says nothing new for {self._options.result_timeout_s:g} s: of {sent} "
+            f"{name} reported nothing new for {self._options.result_timeout_s:g} s: of {sent} "
             f"images it received {counts.received}, classified {counts.classified} and dropped "
-            f"{counts.dropped}; {recorder.results} results came"
+            f"{counts.dropped}; {recorder.results} results arrived"
         )
 
 
@@ -288,7 +288,7 @@ def _chosen(bag: Bag, options: PlayOptions, on_notice: Callable[[str], None]) ->
         else:
             chosen.append(topic)
     if replaced:
-        on_notice(f"left out, since it is published anew: {', '.join(replaced)}")
+        on_notice(f"left out, since it has another publisher now: {', '.join(replaced)}")
     if unknown:
         on_notice(f"left out, since its message type is not installed: {', '.join(unknown)}")
     if not chosen:

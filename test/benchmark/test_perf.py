@@ -1,8 +1,10 @@
 """The measuring commands: what they count is right, whatever the speed of this machine."""
 
 import json
+import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 import standins
@@ -70,4 +72,20 @@ def test_a_failure_of_one_thread_ends_them_all(bpu, tmp_path):
     with pytest.raises(InferenceError, match="hbDNNInfer"):
         measure(model, 4, 10)
     assert measure(model, 4, 10).frames == 40
+    model.close()
+
+
+def test_ctrl_c_ends_the_threads(bpu, tmp_path):
+    path = standins.bin_model(tmp_path / "model.bin")
+    model = load_model(ModelRequest(model_path=str(path), slots=2))
+    bpu.set(duration_us=1000)
+    before = threading.active_count()
+    main = threading.main_thread().ident
+    timer = threading.Timer(0.5, signal.pthread_kill, [main, signal.SIGINT])
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        measure(model, 2, 100_000)
+    timer.join()
+    assert threading.active_count() == before
+    assert measure(model, 2, 2).frames == 4
     model.close()

@@ -1,8 +1,14 @@
 """The command that runs the whole node for people to see, as people run it."""
 
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from tiny_models import projection
@@ -41,3 +47,74 @@ def test_the_demo_of_a_model_that_is_not_there_fails_with_the_reason(tmp_path):
     assert done.returncode == 1
     assert "absent.onnx" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+# Stopping
+
+
+def stopped(arguments, line, number, *, trap="", times=30, last=False):
+    """Run a command until it prints `line`, send it a signal over and over; how it ended.
+
+    If it goes on, as it has to with `last`, SIGTERM is the last one.
+    """
+    process = subprocess.Popen(
+        ["sh", "-c", f'{trap} exec "$0" "$@"', sys.executable, "-m", "efv2_ros.cli", *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", "EFV2_TEST_RUN": (mark := str(uuid4()))},
+    )  # fmt: skip
+    for text in process.stdout:
+        if line in text:
+            break
+    for _ in range(times):
+        process.send_signal(number)
+        time.sleep(0.05)
+    if last:
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+    try:
+        out, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    end = time.monotonic() + 60
+    while left := processes(mark):
+        assert time.monotonic() < end, left
+        time.sleep(0.05)
+    return process.returncode, out
+
+
+def processes(mark):
+    """The numbers of processes that have `mark` in their environment."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended
+            if mark in (process / "environ").read_text(errors="replace"):
+                found.append(process.name)
+    return found
+
+
+DEMO = ["demo", "--offline", "--frames", "10000", "--rate", "1"]
+BENCH = ["bench", "--part", "device", "--seconds", "600"]
+TRANSPORT = ["bench", "--part", "transport", "--seconds", "600"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [(DEMO, "   1  "), (BENCH, "slots 1"), (TRANSPORT, "round 1")],
+    ids=["demo", "bench", "transport"],
+)
+def test_a_signal_ends_it_without_a_traceback(arguments, line, number):
+    status, out = stopped(arguments, line, number)
+    assert "Traceback" not in out, out
+    # Before it has started the node, there is nothing to end but itself.
+    assert status in ((130, -number) if number == signal.SIGTERM else (130,))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"), [(DEMO, "   1  "), (BENCH, "slots 1")], ids=["demo", "bench"]
+)
+def test_started_with_sigint_ignored_it_ends_by_sigterm(arguments, line):
+    """The node that it starts inherits that SIGINT is ignored, and ends all the same."""
+    status, out = stopped(arguments, line, signal.SIGINT, trap='trap "" INT;', times=10, last=True)
+    assert "Traceback" not in out, out
+    assert status == 130

@@ -1,4 +1,4 @@
-"""Bags played to the running node over real DDS, and what it says recorded."""
+"""Bags played to a running node over real DDS, and its results recorded."""
 
 import os
 import re
@@ -380,7 +380,7 @@ def test_bytes_order_qos_and_time_are_as_recorded(ears, tmp_path):
     ears.spinner.spin_until(lambda: len(images) == 20, SOON)
     assert status == 0
     assert "41 messages" in out if not is_known else "42 messages" in out
-    assert "left out, since it is published anew: /clock\n" in error
+    assert "left out, since it has another publisher now: /clock\n" in error
     unknown = "left out, since its message type is not installed: /tf_static (tf2_msgs/msg/TFMess"
     assert (unknown in error) != is_known
     assert contents(images) == contents(data for _, data in pictures)
@@ -448,7 +448,10 @@ def test_the_node_and_the_recording_follow_the_clock(start, model_file, tmp_path
     ) as process:  # fmt: skip
         status, out, error = process.end()
     assert status == 0
-    assert error == f"left out, since it is published anew: {name}/classification, /diagnostics\n"
+    assert (
+        error
+        == f"left out, since it has another publisher now: {name}/classification, /diagnostics\n"
+    )
     assert "10 messages" in out
     with Bag(tmp_path / "out") as bag:
         assert bag.topics[f"{name}/classification"].count == 10
@@ -507,7 +510,7 @@ def test_ctrl_c_leaves_a_bag_of_what_came(start, model_file, tmp_path, number):
         running.send(number)
         status, _, error = running.end()
     assert status == 130
-    assert error == "interrupted: the results are those until then\n"
+    assert error == "interrupted: the results end there\n"
     expected = run_offline(bag, model_file).frames
     run = read_run(tmp_path / "out")
     assert "problems" not in run.info
@@ -524,12 +527,12 @@ def test_a_classifier_that_is_not_there_is_missed(ros, tmp_path):
         status, out, error = play(*arguments, *more)
         assert (status, out) == (1, "")
         assert error == (
-            "Error: there is no classifier /nobody/here: nothing was heard of it for 0.5 s\n"
+            "Error: there is no classifier /nobody/here: it published nothing for 0.5 s\n"
         )
     assert not (tmp_path / "out").exists()
     status, _, error = play(*arguments)
     assert status == 1
-    assert error == "Error: nobody takes the images: no subscription to /lens/image\n"
+    assert error == "Error: nobody receives the images: no subscription to /lens/image\n"
     assert "2 messages" in played(*arguments, "--no-wait-for-subscribers")
 
 
@@ -552,8 +555,10 @@ def test_a_classifier_whose_subscription_does_not_fit_is_not_waited_for(
     arguments = [bag, "--classifier", name, "--start-timeout", 10 * SOON]
     status, out, error = play(*arguments, "--results", tmp_path / "out")
     assert (status, out) == (1, "")
-    assert f"Error: {name} does not take the images: the QoS of /lens/image does not suit" in error
-    fix = "(--reliable makes images reliable); it takes /lens/image, and --remap gives a topic"
+    assert (
+        f"Error: {name} does not receive the images: the QoS of /lens/image does not su" in error
+    )
+    fix = "(--reliable makes images reliable); it subscribes to /lens/image, and --remap "
     assert fix in error
     assert not (tmp_path / "out").exists()
 
@@ -584,7 +589,7 @@ def test_why_a_subscriber_gets_nothing(ears, tmp_path):
     listen("sensor_msgs/msg/CompressedImage")
     assert check() == (
         False,
-        ["/ears takes /b as sensor_msgs/msg/CompressedImage, and the bag has "
+        ["/ears subscribes to /b as sensor_msgs/msg/CompressedImage, and the bag has "
          "sensor_msgs/msg/Image"],
     )  # fmt: skip
     name = "/c"
@@ -623,7 +628,7 @@ def test_what_is_missing_for_a_start_is_said(ears, tmp_path):
         Bag(make(tmp_path / "bag", [picture(0)])) as bag,
         Session(bag, options, print, print, None) as session,
     ):
-        assert missing() == "there is no classifier /a/b: nothing was heard of it for 0.1 s"
+        assert missing() == "there is no classifier /a/b: it published nothing for 0.1 s"
         assert ears.spinner.spin_until(is_heard, SOON)
 
 
@@ -682,7 +687,7 @@ def test_a_bag_without_images_has_nothing_for_the_classifier(ros, tmp_path):
     status, _, error = play(tmp_path / "bag", "--results", tmp_path / "out")
     assert (status, error) == (
         1,
-        "Error: there are no images for the classifier in what is played\n",
+        "Error: there are no images for the classifier among the topics to play\n",
     )
     assert "1 messages" in played(tmp_path / "bag")
     status, _, error = play(tmp_path / "bag", "--remap", "/words:=/1")

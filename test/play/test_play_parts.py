@@ -1,4 +1,4 @@
-"""What live replay is made of: schedule, flow control, reading ahead, QoS, `ros2 bag play`."""
+"""Parts of live replay: schedule, images in flight, reading ahead, QoS, `ros2 bag play`."""
 
 import math
 import threading

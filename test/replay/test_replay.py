@@ -371,13 +371,13 @@ def replace_frames(run):
 def test_results_of_another_program_are_no_run(tmp_path, topic, kind, fields):
     stamp = header(START)
     if topic == "latency":
-        status = types.message(
+        status = messages.message(
             "diagnostic_msgs/msg/DiagnosticStatus", level=0, name="x", message="",
-            hardware_id="", values=[types.message("diagnostic_msgs/msg/KeyValue", **fields)],
+            hardware_id="", values=[messages.message("diagnostic_msgs/msg/KeyValue", **fields)],
         )  # fmt: skip
         data = serialize(kind, header=stamp, status=[status])
     else:
-        results = [types.message("vision_msgs/msg/ObjectHypothesis", **fields)]
+        results = [messages.message("vision_msgs/msg/ObjectHypothesis", **fields)]
         data = serialize(kind, header=stamp, results=results)
     empty = serialize("vision_msgs/msg/Classification", header=stamp, results=[])
     path = write(

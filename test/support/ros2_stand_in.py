@@ -1,4 +1,4 @@
-"""`ros2 bag play`, which is not here, stood in for by this package's own player."""
+"""A stand-in for `ros2 bag play`, which is not installed here: this package's own player."""
 
 import os
 import shutil
