@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,9 +10,10 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from xml.etree import ElementTree
 
-from efv2_ros.replay.run import FrameResult, Run, RunError
+from efv2_ros.files import open_atomic_binary
+from efv2_ros.replay.run import FrameResult, Run
 
-Kind = Literal["missing", "extra", "dropped", "frame_id", "top-1", "score"]
+Kind = Literal["missing", "extra", "dropped", "frame_id", "top-1", "score", "count", "rank"]
 
 
 class Key(NamedTuple):
@@ -56,16 +58,20 @@ class Comparison:
 
 
 def compare(golden: Run, run: Run, tolerance: float) -> Comparison:
-    """Compare image by image.
+    """Compare two runs, image by image.
 
-    The best class must be the same. A class of the golden run may have another score by
-    `tolerance`, and may be absent if its score would be no higher than the lowest told, by the
-    same tolerance: of nearly equal classes either may come last.
+    An image is the same when both runs classified it, or dropped it for the same cause, and:
+
+    - the best class is the same;
+    - the score of every class that either run tells differs by at most `tolerance`. A class that
+      one run does not tell has there at most the lowest score told, or at most the run's
+      `score_threshold` where that run tells fewer results than the other;
+    - so does the score at each rank: of nearly equal classes either may come first.
 
     Args:
-        golden: What is right.
-        run: What is compared with it.
-        tolerance: Of scores, 0..1.
+        golden: The run that is held to be right.
+        run: The run that is compared with it.
+        tolerance: Largest difference of a score, 0..1.
     """
     expected, actual = _by_key(golden.frames), _by_key(run.frames)
     keys = sorted(expected.keys() | actual.keys())
@@ -103,15 +109,63 @@ def _difference(
             f"frame_id '{actual.header.frame_id}', but '{expected.header.frame_id}' in the "
             "golden run"
         )
-    scored = dict(zip(new_ids, new_scores, strict=True))
-    lowest = min(new_scores, default=0.0)
-    for class_id, score in zip(ids, scores, strict=True):
-        new = scored.get(class_id, min(score, lowest))
-        if abs(new - score) > tolerance:
-            told = f"{new:.6f}" if class_id in scored else f"at most {lowest:.6f}"
-            name = golden.labels.get(class_id) or f"class {class_id}"
-            return "score", f"{name} scores {told}, but {score:.6f} in the golden run"
+    before, now = _Told.of(expected, actual, golden), _Told.of(actual, expected, run)
+    for class_id in dict.fromkeys((*ids, *new_ids)):
+        score, new = before.scores.get(class_id), now.scores.get(class_id)
+        # The score of a class that is not told may be any that is low enough.
+        if score is None:
+            differs = not new <= before.unsaid + tolerance
+        elif new is None:
+            differs = not score <= now.unsaid + tolerance
+        else:
+            differs = not abs(new - score) <= tolerance
+        if differs:
+            name = golden.labels.get(class_id) or run.labels.get(class_id) or f"class {class_id}"
+            figures = f"{now.score_text(class_id)}, but {before.score_text(class_id)}"
+            if len(ids) != len(new_ids) and None in (score, new):
+                return "count", (
+                    f"{len(new_ids)} results, but {len(ids)} in the golden run; {name} scores "
+                    f"{figures} there"
+                )
+            return "score", f"{name} scores {figures} in the golden run"
+    ranked = itertools.zip_longest(scores, new_scores)
+    for rank, (score, new) in enumerate(ranked):
+        score, new = before.unsaid if score is None else score, now.unsaid if new is None else new
+        if not abs(new - score) <= tolerance:
+            return "rank", (
+                f"number {rank + 1} is {_result(actual, run, rank)}, but "
+                f"{_result(expected, golden, rank)} in the golden run"
+            )
     return None
+
+
+class _Told(NamedTuple):
+    """What a run tells of an image.
+
+    Attributes:
+        scores: By class id.
+        unsaid: The highest score that a class without a result may have.
+    """
+
+    scores: Mapping[int, float]
+    unsaid: float
+
+    @classmethod
+    def of(cls, frame: FrameResult, other: FrameResult, run: Run) -> _Told:
+        """Tell `frame` of `run`; `other` is the same image in the other run."""
+        ids, scores = frame.prediction
+        view = run.info.get("view")
+        threshold = view.get("score_threshold") if isinstance(view, Mapping) else None
+        unsaid = float(threshold) if isinstance(threshold, (int, float)) else 0.0
+        # With fewer results than the other run, it is the threshold that left the next one out.
+        if len(scores) >= len(other.prediction.scores):
+            unsaid = max(unsaid, min(scores, default=0.0))
+        return cls(dict(zip(ids, scores, strict=True)), unsaid)
+
+    def score_text(self, class_id: int) -> str:
+        """A class's score, or the highest it may have."""
+        score = self.scores.get(class_id)
+        return f"at most {self.unsaid:.6f}" if score is None else f"{score:.6f}"
 
 
 def _fate(frame: FrameResult) -> str:
@@ -119,10 +173,15 @@ def _fate(frame: FrameResult) -> str:
 
 
 def _best(frame: FrameResult, run: Run) -> str:
+    return _result(frame, run, 0) if frame.prediction.scores else "no class above the threshold"
+
+
+def _result(frame: FrameResult, run: Run, rank: int) -> str:
+    """The result at a rank, from 0."""
     ids, scores = frame.prediction
-    if not ids:
-        return "no class above the threshold"
-    return f"{run.labels.get(ids[0]) or f'class {ids[0]}'} ({scores[0]:.4f})"
+    if rank >= len(ids):
+        return "missing"
+    return f"{run.labels.get(ids[rank]) or f'class {ids[rank]}'} ({scores[rank]:.4f})"
 
 
 def _notes(golden: Run, run: Run) -> Iterator[str]:
@@ -149,7 +208,7 @@ def write_junit(comparison: Comparison, path: Path, *, name: str, problems: Sequ
         problems: What else is wrong; an error each.
 
     Raises:
-        RunError: The file cannot be written.
+        FileWriteError: The file cannot be written.
     """
     failures = {each.key: each for each in comparison.differences}
     name = _printable(name)
@@ -168,10 +227,8 @@ def write_junit(comparison: Comparison, path: Path, *, name: str, problems: Sequ
     suites = ElementTree.Element("testsuites")
     suites.append(suite)
     ElementTree.indent(suites)
-    try:
-        ElementTree.ElementTree(suites).write(path, encoding="utf-8", xml_declaration=True)
-    except OSError as error:
-        raise RunError(f"cannot write {path}: {error}") from error
+    with open_atomic_binary(path) as file:
+        ElementTree.ElementTree(suites).write(file, encoding="utf-8", xml_declaration=True)
 
 
 def _printable(text: str) -> str:

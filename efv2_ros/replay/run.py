@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from typing import IO, Any
 from efv2_ros.classify.latency import Percentiles
 from efv2_ros.classify.postprocess import Prediction
 from efv2_ros.errors import Efv2Error
+from efv2_ros.files import open_atomic
 from efv2_ros.vision.frame import Header
 
 
@@ -91,10 +93,32 @@ def write_jsonl(run: Run, file: IO[str], *, timings: bool = False) -> None:
     file.writelines(f"{line}\n" for line in _lines(run, timings))
 
 
+def save_jsonl(run: Run, path: Path, *, timings: bool = False) -> None:
+    """Write a run as the file `path`, whole or not at all; see `write_jsonl`.
+
+    Raises:
+        FileWriteError: The file cannot be written.
+    """
+    with open_atomic(path) as file:
+        write_jsonl(run, file, timings=timings)
+
+
 def _lines(run: Run, timings: bool) -> Iterator[str]:
-    yield json.dumps({"run": run.info}, ensure_ascii=False)
+    yield _json_line({"run": run.info})
     for frame in run.frames:
-        yield json.dumps(_as_dict(frame, run.labels, timings), ensure_ascii=False)
+        yield _json_line(_as_dict(frame, run.labels, timings))
+
+
+def _json_line(document: Mapping[str, Any]) -> str:
+    r"""JSON without what is no UTF-8 (lone surrogates), or ends a line for some readers.
+
+    Such characters, which JSON writes as they are, become `\uXXXX`.
+    """
+    text = json.dumps(document, ensure_ascii=False)
+    return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+_UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def _as_dict(frame: FrameResult, labels: Mapping[int, str], timings: bool) -> dict[str, Any]:
@@ -119,19 +143,22 @@ def read_jsonl(path: Path) -> Run:
     """
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise RunError(f"cannot read the run {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
         raise RunError(f"cannot read the run {path}: {error}") from error
     labels: dict[int, str] = {}
     info: dict[str, Any] | None = None
     frames: list[FrameResult] = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    # Not splitlines(), for which labels may hold line ends: U+0085, U+2028, U+2029.
+    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else (), start=1):
         try:
             document = json.loads(line)
             if info is None:
                 info = dict(document["run"])
             else:
                 frames.append(_from_dict(document, labels))
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except Exception as error:  # whatever the JSON of another program holds
             raise RunError(f"line {number} of {path} is not of a run: {error!r}") from error
     if info is None:
         raise RunError(f"{path} is empty: it holds no run")
@@ -142,6 +169,8 @@ def _from_dict(document: Mapping[str, Any], labels: dict[int, str]) -> FrameResu
     header = Header(
         int(document["sec"]), int(document["nanosec"]), str(document.get("frame_id", ""))
     )
+    if not (-(2**31) <= header.sec < 2**31 and 0 <= header.nanosec < 2**32):
+        raise ValueError(f"{header.sec} s, {header.nanosec} ns is no ROS stamp")
     timings = {str(stage): float(ms) for stage, ms in document.get("milliseconds", {}).items()}
     if "dropped" in document:
         return FrameResult(

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from bag_maker import PERIOD, START, compressed, hbm, header, image, make, picture, stamps, write
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny_models import fails_on_bright, projection
 
 from efv2_ros.bags.bag import Bag
@@ -20,11 +22,12 @@ from efv2_ros.classify.postprocess import Prediction
 from efv2_ros.cli.main import main
 from efv2_ros.messages import typestore as types
 from efv2_ros.messages.message import serialize
+from efv2_ros.files import FileWriteError
 from efv2_ros.pictures.annotate import bgr_frame
 from efv2_ros.replay import offline
 from efv2_ros.replay.golden import compare, write_junit
 from efv2_ros.replay.results import NODE, read_run, write_results
-from efv2_ros.replay.run import FrameResult, Run, RunError, read_jsonl, write_jsonl
+from efv2_ros.replay.run import FrameResult, Run, RunError, read_jsonl, save_jsonl, write_jsonl
 from efv2_ros.vision.frame import Header
 
 
@@ -229,6 +232,30 @@ def test_labels_are_text_as_it_is(tmp_path):
     assert read_jsonl(tmp_path / "run.jsonl").labels == {1: "金鱼"}
 
 
+LINE_ENDS = "a\x85b\u2028c\u2029d\x0be\x1cf\r\ng\nh"
+
+
+@pytest.mark.parametrize("text", [LINE_ENDS, "half a \ud83d character", "\udcff.jpg", "\x7f\x9b"])
+def test_whatever_a_label_holds_reads_back(tmp_path, text):
+    frames = [
+        replace(result(1, (1, 0.5)), header=Header(1, 0, text)),
+        replace(result(2, dropped="decode"), reason=text),
+    ]
+    run = Run({"bag": text}, {1: text}, frames)
+    save_jsonl(run, tmp_path / "run.jsonl")
+    again = read_jsonl(tmp_path / "run.jsonl")
+    assert (again.info, again.labels, again.frames) == (run.info, run.labels, frames)
+    assert len((tmp_path / "run.jsonl").read_text(encoding="utf-8").splitlines()) == 3
+
+
+def test_line_ends_written_as_they_are_read_back(tmp_path):
+    line = {"sec": 1, "nanosec": 0, "frame_id": "a\x85b\u2028c\u2029d", "dropped": "size"}
+    texts = (json.dumps(each, ensure_ascii=False) for each in ({"run": {}}, line))
+    (tmp_path / "run.jsonl").write_text("\n".join(texts), encoding="utf-8")
+    (frame,) = read_jsonl(tmp_path / "run.jsonl").frames
+    assert frame.header.frame_id == line["frame_id"]
+
+
 def test_what_a_live_node_counted_is_among_the_drops():
     run = Run({}, {}, [result(1, dropped="size"), result(2)], {"size": 2, "superseded": 3})
     assert run.drops() == {"size": 3, "superseded": 3}
@@ -252,6 +279,11 @@ def test_timings_are_written_when_asked_for(tmp_path, classifier):
          "line 2 of .*not finite"),
         ('{"run": {}}\n[1]\n', "line 2 of"),
         ('{"run": {}}\n' + "[" * 100_000, "line 2 of"),
+        ('{"run": {}}\n{"sec": Infinity, "nanosec": 0, "results": []}\n', "line 2 of"),
+        ('{"run": {}}\n{"sec": 99999999999, "nanosec": 0, "results": []}\n', "is no ROS stamp"),
+        ('{"run": {}}\n{"sec": 1, "nanosec": 0, "milliseconds": [], "results": []}\n', "line 2"),
+        ('{"run": 7}\n', "line 1 of"),
+        ('{"run": {}}\n\n\n', "line 2 of"),
     ],
 )  # fmt: skip
 def test_a_file_that_is_no_run(tmp_path, text, sentence):
@@ -419,7 +451,17 @@ BEFORE = result(5, (1, 0.7), (2, 0.2), (3, 0.1))
     [
         (result(5, (1, 0.7009), (2, 0.1995), (3, 0.1)), None, ""),
         (result(5, (1, 0.7), (2, 0.2), (4, 0.0995)), None, ""),
-        (result(5, (1, 0.7), (2, 0.2)), None, ""),
+        (result(5, (1, 0.7), (2, 0.2)), "count",
+         "2 results, but 3 in the golden run; class 3 scores at most 0.000000, but 0.100000"),
+        (result(5, (1, 0.7), (2, 0.2), (3, 0.1), (4, 0.1)), "count", "4 results, but 3 in the"),
+        (result(5, (1, 0.7), (4, 0.22), (2, 0.2)), "score",
+         "class 4 scores 0.220000, but at most 0.100000 in the golden run"),
+        (result(5, (1, 0.7), (4, 0.1005), (2, 0.2)), "rank",
+         r"number 2 is class 4 \(0.1005\), but shark \(0.2000\) in the golden run"),
+        (result(5, (1, 0.7), (3, 0.1), (2, 0.2)), "rank", "number 2 is class 3"),
+        (result(5, (1, 0.7), (2, 0.2), (3, 0.1), (2, 0.2)), "rank", "number 4 is shark"),
+        (result(5, (1, 0.7), (2, 0.1995), (4, 0.1002)), None, ""),
+        (result(5, (1, 0.7), (2, float("nan")), (3, 0.1)), "score", "shark scores nan"),
         (result(5, (1, 0.7), (2, 0.2), (4, 0.08)), "score", "class 3 scores at most 0.08"),
         (
             result(5, (1, 0.702), (2, 0.2), (3, 0.098)),
@@ -442,6 +484,41 @@ def test_what_differs(after, kind, sentence):
     assert (first.key.nanoseconds, first.kind) == (5 * 10**9, kind)
     assert re.search(sentence, first.text)
     assert len(comparison.differences) == (2 if kind == "missing" else 1)
+
+
+@pytest.mark.parametrize(
+    ("score", "differs"), [(0.1005, False), (0.1015, True), (0.3, True), (0.1, False)]
+)
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_result_at_the_threshold_may_come_and_go(score, differs, swapped):
+    runs = [golden(result(5, (1, 0.7), (2, score))), golden(result(5, (1, 0.7)))]
+    for each in runs:
+        each.info["view"] = {"score_threshold": 0.1, "top_k": 5}
+    comparison = compare(*(reversed(runs) if swapped else runs), 0.001)
+    assert [each.kind for each in comparison.differences] == (["count"] if differs else [])
+
+
+@given(
+    st.lists(st.floats(0, 1), min_size=8, max_size=8),
+    st.lists(st.floats(-1, 1), min_size=8, max_size=8),
+    st.integers(1, 8),
+    st.sampled_from([0.0, 0.2, 0.6]),
+)
+def test_whatever_moves_by_less_than_the_tolerance_is_the_same(scores, moves, top_k, threshold):
+    tolerance = 0.01
+
+    def told(scores):
+        best = sorted(enumerate(scores), key=lambda each: -each[1])[:top_k]
+        found = golden(result(5, *(each for each in best if each[1] >= threshold)))
+        found.info["view"] = {"score_threshold": threshold}
+        return found
+
+    before, now = (
+        told(each)
+        for each in (scores, [a + b * tolerance * 0.99 for a, b in zip(scores, moves, strict=True)])
+    )
+    kinds = {each.kind for each in compare(before, now, tolerance).differences}
+    assert kinds <= {"top-1"}  # of nearly equal classes, another is the best: that is told
 
 
 def test_missing_and_extra_images_are_told_in_order():
@@ -489,11 +566,34 @@ def test_junit(tmp_path):
     assert cases[0].find("failure").get("type") == "top-1"
     assert len(cases[1]) == 0
     assert cases[2].find("failure").get("type") == "extra"
-    with pytest.raises(RunError, match="cannot write"):
+    with pytest.raises(FileWriteError, match="cannot write"):
         write_junit(comparison, tmp_path / "gone" / "a.xml", name="", problems=[])
 
 
 # The command
+
+
+def test_a_golden_run_is_replaced_as_a_whole_or_stays(tmp_path, efv2, model_file, monkeypatch):
+    make(tmp_path / "bag", 3)
+    labels = [f"class {number}" for number in range(1000)]
+    (tmp_path / "labels.json").write_text(json.dumps(labels))
+    update = ["bag", "--golden", "g.jsonl", "--update-golden", "--labels", "labels.json"]
+    assert efv2(*update).exit_code == 0
+    before = (tmp_path / "g.jsonl").read_bytes()
+    (tmp_path / "labels.json").write_text(json.dumps([f"{each} \ud800" for each in labels]))
+    assert efv2(*update).exit_code == 0
+    outcome = efv2("bag", "--golden", "g.jsonl", "--labels", "labels.json")
+    assert (outcome.exit_code, "the same as g.jsonl: 3 images" in outcome.output) == (0, True)
+    (tmp_path / "g.jsonl").write_bytes(before)
+
+    def cut_off(run, file, *, timings=False):
+        file.write("half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("efv2_ros.replay.run.write_jsonl", cut_off)
+    assert efv2(*update).exit_code != 0
+    assert (tmp_path / "g.jsonl").read_bytes() == before
+    assert {each.name for each in tmp_path.iterdir()} == {"bag", "g.jsonl", "labels.json"}
 
 
 @pytest.mark.numpy2
