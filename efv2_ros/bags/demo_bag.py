@@ -112,9 +112,9 @@ def record(
     frames: int = 0,
     storage: Storage = "mcap",
     compression: Compression = "none",
-    progress: Callable[[int, int], None] = lambda done, total: None,
-    left_out: Callable[[str], None] = lambda reason: None,
-    stopped: Callable[[], bool] = lambda: False,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_left_out: Callable[[str], None] = lambda text: None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Recorded:
     """Make a bag. On any error there is none.
 
@@ -125,9 +125,9 @@ def record(
         frames: How many images, going round if there are fewer; 0: each picture once.
         storage: See `BagWriter`.
         compression: See `BagWriter`.
-        progress: Told after each image how many there are, and will be; 0 if that is not known.
-        left_out: Told, once for each, why a photo cannot be read.
-        stopped: Asked before each image; once it says yes, the bag ends.
+        on_progress: Told after each image how many there are, and will be; 0 if that is not known.
+        on_left_out: Told, once for each photo that cannot be read, the reason.
+        should_stop: Asked before each image; once it says yes, the bag ends.
 
     Raises:
         BagError: The bag cannot be written, or its type has no place for an image or a stamp.
@@ -136,13 +136,13 @@ def record(
     """
     resizes = camera.width or camera.height
     keeps = camera.encoding in COMPRESSED and not resizes
-    pictures = Pictures(paths, left_out, [camera.encoding] if keeps else [])
+    pictures = Pictures(paths, on_left_out, [camera.encoding] if keeps else [])
     rate = camera.rate or pictures.rate
     source = itertools.islice(pictures.endless(), frames) if frames else pictures.once()
     writer = BagWriter(out, storage=storage, compression=compression)
     done, stamp = 0, camera.start
     try:
-        while not stopped():
+        while not should_stop():
             picture = next(source, None)
             if picture is None:
                 break
@@ -152,7 +152,7 @@ def record(
                 camera.topic_name, camera.type_name, stamp, data, reliable=camera.reliable
             )
             done += 1
-            progress(done, frames or len(pictures))
+            on_progress(done, frames or len(pictures))
         if done:
             writer.close()
     except BaseException:

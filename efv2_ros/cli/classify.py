@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from rich.table import Table
 
 from efv2_ros.classify.classifier import Classified, Classifier
 from efv2_ros.classify.model import load_model
+from efv2_ros.cli.annotated import annotated_paths, write_annotated
 from efv2_ros.cli.console import download_bar, messages, output, warn_untrained
 from efv2_ros.cli.options import model_options, split_request, split_view, view_options
 from efv2_ros.vision.frame import FrameError
@@ -35,30 +37,38 @@ def classify(
     annotated: Path | None,
     **options: Any,
 ) -> None:
-    """Say what is on PHOTOs, or on all photos of a folder."""
+    """Classify PHOTOs, or all photos of a folder.
+
+    --annotate never replaces a photo: for several photos it names another folder, into which each
+    is written as NAME.jpg. Photos of the same name get their folders' names in front.
+    """
     from efv2_ros.pictures.photo import find_photos, read_photo
 
     files = find_photos(photos)
+    targets: list[Path | None] = [None] * len(files)
+    if annotated:
+        targets = [*annotated_paths(files, annotated)]
     with download_bar() as progress:
         model = load_model(split_request(options), progress)
-    classifier = Classifier(model, split_view(options))
-    if model.file.untrained:
-        warn_untrained()
     reports, failures = [], 0
-    for file in files:
-        try:
-            frame = read_photo(file)
-            result = classifier.classify(frame)
-            if annotated:
-                _write_annotated(_annotated_path(annotated, file, len(files)), frame, result)
-        except FrameError as error:
-            failures += 1
-            messages.print(f"[red]{file}: {error}[/red]", highlight=False)
-            continue
-        if as_json:
-            reports.append(_report(file, result))
-        else:
-            output.print(_table(file, result))
+    with closing(model):
+        classifier = Classifier(model, split_view(options))
+        if model.file.untrained:
+            warn_untrained()
+        for file, target in zip(files, targets, strict=True):
+            try:
+                frame = read_photo(file)
+                result = classifier.classify(frame)
+                if target is not None:
+                    write_annotated(target, frame, result)
+            except FrameError as error:
+                failures += 1
+                messages.print(f"{file}: {error}", style="red", soft_wrap=True)
+                continue
+            if as_json:
+                reports.append(_report(file, result))
+            else:
+                output.print(_table(file, result))
     if as_json:
         click.echo(json.dumps(reports, indent=2))
     if failures:
@@ -99,25 +109,3 @@ def _table(file: Path, result: Classified) -> Table:
     for class_id, score in zip(*result.prediction, strict=True):
         table.add_row(f"{score:.1%}", str(class_id), model.labels[class_id])
     return table
-
-
-def _annotated_path(target: Path, photo: Path, count: int) -> Path:
-    if count == 1 and not target.is_dir():
-        return target
-    target.mkdir(parents=True, exist_ok=True)
-    return target / f"{photo.stem}.jpg"
-
-
-def _write_annotated(path: Path, frame: Any, result: Classified) -> None:
-    import cv2
-
-    from efv2_ros.pictures.annotate import annotate, to_bgr
-
-    image = to_bgr(frame)
-    annotate(image, result.lines())
-    try:
-        written = cv2.imwrite(str(path), image)
-    except cv2.error:  # the suffix names no format OpenCV writes
-        written = False
-    if not written:
-        raise click.ClickException(f"cannot write {path}: is it a .jpg or .png in a folder?")

@@ -1,4 +1,4 @@
-"""Where the command line prints: results to standard output, the rest to standard error."""
+"""Printing of all commands: results to standard output, everything else to standard error."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
+import click
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -19,26 +21,67 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
 from efv2_ros.classify.latency import Percentiles
+from efv2_ros.files import open_atomic
 
-output = Console(highlight=False)
-messages = Console(stderr=True, highlight=False)
+
+class PlainConsole(Console):
+    """A console that prints every text as it is.
+
+    Labels and paths hold square brackets, which rich would take for markup. Styles are given by
+    `style=` or by `Text` instead.
+
+    Args:
+        stderr: Print to standard error instead of standard output.
+    """
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+    def status(self, status: Any, **options: Any) -> Status:
+        """Show a status line; rich would read markup in it whatever the console's settings."""
+        return super().status(Text(status) if isinstance(status, str) else status, **options)
+
+
+output = PlainConsole()
+messages = PlainConsole(stderr=True)
 
 INTERRUPTED = 128 + signal.SIGINT
-"""Exit status of a command that Ctrl-C ended, as shells give it."""
+"""Exit status of a command that Ctrl-C or SIGTERM ended."""
+
+
+def is_standard_output(path: Path | None) -> bool:
+    """Whether an option that takes a file was given `-`."""
+    return path is not None and str(path) == "-"
+
+
+@contextmanager
+def open_result(path: Path) -> Iterator[IO[str]]:
+    """Open a result file, which is replaced as a whole at the end; `-` is standard output.
+
+    Raises:
+        FileWriteError: The file cannot be written.
+    """
+    if is_standard_output(path):
+        with click.open_file("-", "w", encoding="utf-8") as file:
+            yield file
+        return
+    with open_atomic(path) as file:
+        yield file
 
 
 def bar_total(number: int | None) -> Any:
-    """The total of a bar's task. None, where it is not known, is new in rich 12.3."""
+    """Total of a progress bar's task; None, if unknown, needs rich 12.3 and is 0 before."""
     major, minor = map(int, version("rich").split(".")[:2])
     return 0 if number is None and (major, minor) < (12, 3) else number
 
 
 class download_bar:
-    """A bar that appears with the first byte of a download."""
+    """A progress bar that appears with the first byte of a download."""
 
     def __enter__(self) -> Callable[[int, int | None], None]:
         self._bar = Progress(
@@ -49,7 +92,8 @@ class download_bar:
         return self._update
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        if self._task is not None:  # one that was not shown would print an empty line
+            self._bar.stop()
 
     def _update(self, done: int, total: int | None) -> None:
         if self._task is None:
@@ -59,7 +103,10 @@ class download_bar:
 
 
 class _Counted(ProgressColumn):
-    """How many are done, of how many where that is known. Ubuntu 22.04's rich has none of it."""
+    """`12 of 300 images`, or `12 images` where the total is not known.
+
+    Ubuntu 22.04's rich 11 has no such column.
+    """
 
     def __init__(self, unit: str) -> None:
         super().__init__()
@@ -71,41 +118,20 @@ class _Counted(ProgressColumn):
 
 
 def image_bar(*more: ProgressColumn, unit: str = "images") -> Progress:
-    """A bar of the images that are done and the time that is left.
+    """Make a progress bar that counts images and estimates the time left.
 
     Args:
-        *more: What else is shown.
-        unit: What is counted instead.
+        *more: Columns to add at its end.
+        unit: What is counted, if not images.
     """
     return Progress(
-        TextColumn("{task.description}"), BarColumn(), _Counted(unit), TimeRemainingColumn(),
-        *more, console=messages, disable=not messages.is_terminal,
+        TextColumn("{task.description}", markup=False), BarColumn(), _Counted(unit),
+        TimeRemainingColumn(), *more, console=messages, disable=not messages.is_terminal,
     )  # fmt: skip
 
 
-@contextmanager
-def ctrl_c(again: Any = None) -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C was pressed, which does nothing else.
-
-    Args:
-        again: What handles the next one; the handler there was before, if it is not given.
-    """
-    pressed = False
-
-    def press(*_: Any) -> None:
-        nonlocal pressed
-        pressed = True
-        signal.signal(signal.SIGINT, before if again is None else again)
-
-    before = signal.signal(signal.SIGINT, press)
-    try:
-        yield lambda: pressed
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def latency_table(stages: Mapping[str, Percentiles]) -> Table:
-    """How long each stage took."""
+    """Make a table of each stage's latency in milliseconds."""
     table = Table(title="latency (ms)", title_justify="left")
     table.add_column("stage")
     for column in Percentiles._fields:
@@ -116,8 +142,9 @@ def latency_table(stages: Mapping[str, Percentiles]) -> Table:
 
 
 def warn_untrained() -> None:
-    """Say that the labels mean nothing."""
+    """Warn that the network is untrained, so that its labels mean nothing."""
     messages.print(
-        "[yellow]No model is here, so this is the untrained network: its labels mean nothing. "
-        "`efv2 models fetch s0` downloads a trained one.[/yellow]"
+        "No model is here, so this is the untrained network: its labels mean nothing. "
+        "`efv2 models fetch s0` downloads a trained one.",
+        style="yellow",
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.markup import escape
+from rich.text import Text
 
 from efv2_ros.cli.console import latency_table, output
 from efv2_ros.cli.options import ros_is_missing
@@ -62,20 +62,19 @@ def demo(
     with ExitStack() as stack:
         with output.status("starting the classifier node"):
             node = stack.enter_context(start(parameters))
-        output.print(f"[bold]{escape(node.method)}[/bold] takes images from {node.topic}")
+        output.print(Text.assemble((node.method, "bold"), f" takes images from {node.topic}"))
         for number, result in enumerate(node.stream(pictures, frames, 1.0 / rate), start=1):
             _print_result(number, result)
         _print_summary(node.summary())
 
 
 def _print_result(number: int, result: Result) -> None:
-    best, *others = (f"{score:6.1%} {escape(name)}" for score, name in result.classes)
-    output.print(
-        f"{number:4d}  [cyan]{escape(f'{result.photo:<12}')}[/cyan] {result.seconds * 1e3:6.1f} "
-        f"ms  [bold]{best}[/bold]"
-    )
+    best, *others = (f"{score:6.1%} {name}" for score, name in result.classes)
+    took = f" {result.seconds * 1e3:6.1f} ms  "
+    photo = (f"{result.photo:<12}", "cyan")
+    output.print(Text.assemble(f"{number:4d}  ", photo, took, (best, "bold")))
     for other in others:
-        output.print(f"{'':30}[dim]{other}[/dim]")
+        output.print(f"{'':30}{other}", style="dim")
 
 
 def _print_summary(summary: Summary) -> None:
@@ -87,7 +86,10 @@ def _print_summary(summary: Summary) -> None:
     )
     if "untrained" in model["model"]:
         output.print(
-            "[yellow bold]The network is untrained: no model was found, so its labels mean "
-            "nothing.[/yellow bold]\n[yellow]`efv2 models fetch s0 --format onnx` downloads the "
-            "trained one; then run this again.[/yellow]"
+            "The network is untrained: no model was found, so its labels mean nothing.",
+            style="yellow bold",
+        )
+        output.print(
+            "`efv2 models fetch s0 --format onnx` downloads the trained one; then run this again.",
+            style="yellow",
         )

@@ -15,20 +15,25 @@ from typing import Any
 
 import click
 from rich.progress import TextColumn
-from rich.text import Text
 
-from efv2_ros.cli.console import INTERRUPTED, ctrl_c, download_bar, image_bar, messages, output
+from efv2_ros.cli.console import (
+    INTERRUPTED,
+    download_bar,
+    image_bar,
+    is_standard_output,
+    messages,
+    open_result,
+    output,
+)
 from efv2_ros.cli.options import fit_options, model_options, split_request
+from efv2_ros.cli.signals import catch_stop
 from efv2_ros.evaluation.checkpoint import Answer
 from efv2_ros.evaluation.dataset import Image
 from efv2_ros.evaluation.evaluation import AnswerCallback, Evaluation, Failure, open_evaluation
 from efv2_ros.evaluation.inputs import check_inputs, load_models, second_request
 from efv2_ros.evaluation.summary import summarize
 from efv2_ros.evaluation.tables import tables
-from efv2_ros.files import open_atomic
 from efv2_ros.runtimes.base import RUNTIMES
-
-_STANDARD_OUTPUT = Path("-")
 
 _MOST_EXAMPLES = 3
 """Most names in a message about many images."""
@@ -107,10 +112,10 @@ def evaluate(
       other  NAME CLASS on each line
 
     Intervals are Wilson's, of 95 %. Two models (--compare, --compare-model) see the same images:
-    their difference comes with an interval and McNemar's exact p. An interrupted run goes on with
-    the same command.
+    their difference comes with an interval and McNemar's exact p. A run that Ctrl-C or SIGTERM
+    interrupted, with exit status 130, goes on with the same command.
     """
-    json_path = None if json_file == _STANDARD_OUTPUT else json_file
+    json_path = None if is_standard_output(json_file) else json_file
     request = replace(split_request(options), slots=slots)
     requests = [request]
     if other_runtime or other_model:
@@ -158,8 +163,7 @@ def _print_left_out(evaluation: Evaluation) -> None:
 
 
 def _warn(text: str, style: str = "yellow") -> None:
-    # `Text` keeps brackets and colons of paths and labels: no markup, no emoji codes.
-    messages.print(Text(text, style))
+    messages.print(text, style=style)
 
 
 def _examples(names: Sequence[str]) -> str:
@@ -174,8 +178,11 @@ def _run(evaluation: Evaluation) -> bool:
     is_complete = False
     try:
         # A second Ctrl-C ends the process: models must not be closed while they run.
-        with ctrl_c(again=signal.SIG_DFL) as is_pressed, _answer_bar(evaluation) as on_answer:
-            is_complete = evaluation.run(on_answer, is_pressed)
+        with (
+            catch_stop(again=signal.SIG_DFL) as should_stop,
+            _answer_bar(evaluation) as on_answer,
+        ):
+            is_complete = evaluation.run(on_answer, should_stop)
     finally:
         if not is_complete:
             _warn(
@@ -226,15 +233,12 @@ class _answer_bar:
 
 def _print_summary(summary: Mapping[str, Any], json_file: Path | None) -> None:
     """Print tables, and write JSON if it is wanted; to standard output, JSON alone."""
-    text = json.dumps(summary, indent=2)
-    if json_file == _STANDARD_OUTPUT:
-        click.echo(text)
-        return
-    for each in tables(summary):
-        output.print(each)
+    if not is_standard_output(json_file):
+        for each in tables(summary):
+            output.print(each)
     if json_file is not None:
-        with open_atomic(json_file) as file:
-            file.write(f"{text}\n")
+        with open_result(json_file) as file:
+            file.write(json.dumps(summary, indent=2) + "\n")
 
 
 def _print_failures(failures: Sequence[Failure]) -> None:
@@ -246,5 +250,5 @@ def _print_failures(failures: Sequence[Failure]) -> None:
     for each in failures[:_MOST_EXAMPLES]:
         reason = each.reason.replace(str(each.image.path), each.image.name)
         name = "" if each.image.name in reason else f"{each.image.name}: "
-        messages.print(Text(f"  {name}{reason}"), soft_wrap=True)
+        messages.print(f"  {name}{reason}", soft_wrap=True)
     messages.print("The same command tries only these again.")

@@ -1,7 +1,10 @@
-"""`efv2`, the command line: one module a command."""
+"""The command `efv2`, a group of one command a module."""
 
 from __future__ import annotations
 
+import errno
+import io
+import sys
 from typing import Any
 
 import click
@@ -9,6 +12,7 @@ import click
 from efv2_ros import __version__
 from efv2_ros.cli.bench import bench
 from efv2_ros.cli.classify import classify
+from efv2_ros.cli.console import INTERRUPTED, messages
 from efv2_ros.cli.demo import demo
 from efv2_ros.cli.doctor import doctor
 from efv2_ros.cli.evaluate import evaluate
@@ -18,18 +22,37 @@ from efv2_ros.cli.play import play
 from efv2_ros.cli.record_demo import record_demo
 from efv2_ros.cli.replay import replay
 from efv2_ros.cli.report import report
+from efv2_ros.cli.signals import interruptible
 from efv2_ros.errors import Efv2Error
 from efv2_ros.vision.frame import FrameError
 
 
 class _Group(click.Group):
-    """Shows errors meant for people as one line, with exit status 1."""
+    """Ends every command tidily: errors as one sentence with exit status 1, signals with 130."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        for stream in (sys.stdout, sys.stderr):
+            # Paths may hold bytes that are no UTF-8, and a terminal may lack a label's letters.
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
         try:
-            return super().invoke(ctx)
+            with interruptible():
+                return super().invoke(ctx)
         except (Efv2Error, FrameError) as error:
             raise click.ClickException(str(error)) from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise  # click ends the process: nobody reads its output any more
+            raise click.ClickException(_sentence(error)) from error
+        except (KeyboardInterrupt, click.Abort):
+            messages.print("interrupted")
+            ctx.exit(INTERRUPTED)
+
+
+def _sentence(error: OSError) -> str:
+    """What the system says, without Python's number of the error."""
+    reason = error.strerror or str(error) or type(error).__name__
+    return f"{error.filename}: {reason}" if error.filename else reason
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import click
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from efv2_ros.cli.console import download_bar, output
 from efv2_ros.models.catalog import Catalog
@@ -40,9 +40,9 @@ def list_models(catalog_file: Path | None) -> None:
     for column in ("size", "format", "where", "bytes", "sha256"):
         table.add_column(column, overflow="fold" if column == "where" else "ellipsis")
     for each in inventory(_catalog(catalog_file)):
-        where = escape(str(each.path)) if each.path else "[dim]not here[/dim]"
+        where = Text(str(each.path)) if each.path else Text("not here", "dim")
         if each.problem:
-            where = f"[red]{escape(each.problem)}[/red]"
+            where = Text(each.problem, "red")
         table.add_row(
             each.spec.size, each.format, where,
             f"{each.size:,}" if each.size else "", (each.sha256 or "")[:12],
@@ -90,12 +90,12 @@ def verify(catalog_file: Path | None) -> None:
         name = f"{each.spec.size} .{each.format} {each.path}"
         if each.problem:
             bad += 1
-            output.print(f"[red]bad[/red]  {escape(each.problem)}", soft_wrap=True)
+            line = Text.assemble(("bad", "red"), f"  {each.problem}")
         elif each.locked:
-            output.print(f"[green]good[/green] {escape(name)}", soft_wrap=True)
+            line = Text.assemble(("good", "green"), f" {name}")
         else:
-            output.print(f"[blue]read[/blue] {escape(name)}: no lock file to compare with",
-                         soft_wrap=True)  # fmt: skip
+            line = Text.assemble(("read", "blue"), f" {name}: no lock file to compare with")
+        output.print(line, soft_wrap=True)
     if bad:
         sys.exit(1)
 

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.markup import escape
 
 from efv2_ros.classify.latency import END_TO_END
 from efv2_ros.cli.console import INTERRUPTED, image_bar, latency_table, messages, output
 from efv2_ros.cli.options import ros_is_missing
 from efv2_ros.messages.typestore import BagError
 from efv2_ros.replay.results import NODE, read_run
-from efv2_ros.replay.run import Run, RunError, write_jsonl
+from efv2_ros.replay.run import Run, save_jsonl
 
 if TYPE_CHECKING:
     from efv2_ros.play.session import Played, PlayOptions
@@ -204,18 +203,14 @@ def _play(bag: Path, options: PlayOptions, *, timings: bool) -> tuple[Played, Ru
             return lambda done: bars.update(task, completed=done)
 
         def say(text: str) -> None:
-            messages.print(f"[yellow]{escape(text)}[/yellow]", soft_wrap=True)
+            messages.print(text, style="yellow", soft_wrap=True)
 
         played = live.play(bag, replace(options, results=recorded), say=say, bar=bar)
         if out is None or recorded is None:
             return played, None
         run = read_run(recorded)
         if out is not recorded:
-            try:
-                with out.open("w", encoding="utf-8") as file:
-                    write_jsonl(run, file, timings=timings)
-            except OSError as error:
-                raise RunError(f"cannot write {out}: {error}") from error
+            save_jsonl(run, out, timings=timings)
         return played, run
 
 
@@ -237,10 +232,10 @@ def _summarize(played: Played, run: Run | None, options: PlayOptions) -> None:
         causes = ", ".join(f"{count} {cause}" for cause, count in sorted(counts.drops.items()))
         lost = played.images - counts.received
         output.print(
-            f"{escape(options.classifier)}: {counts.classified} classified, "
+            f"{options.classifier}: {counts.classified} classified, "
             f"{counts.dropped} dropped{f' ({causes})' if causes else ''}"
             f"{f', {lost} never arrived' if lost > 0 else ''}",
             soft_wrap=True,
         )
     for problem in played.problems:
-        messages.print(f"[red]{escape(problem)}[/red]", soft_wrap=True)
+        messages.print(problem, style="red", soft_wrap=True)

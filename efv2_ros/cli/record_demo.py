@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 from rich import filesize
-from rich.markup import escape
+from rich.text import Text
 
 from efv2_ros.bags.demo_bag import (
     HBMEM,
@@ -21,8 +21,9 @@ from efv2_ros.bags.demo_bag import (
     parse_stamp,
     record,
 )
-from efv2_ros.cli.console import INTERRUPTED, bar_total, ctrl_c, image_bar, messages, output
+from efv2_ros.cli.console import INTERRUPTED, bar_total, image_bar, messages, output
 from efv2_ros.cli.options import Parsed
+from efv2_ros.cli.signals import catch_stop
 from efv2_ros.pictures.encode import ENCODERS, FILE_SUFFIXES
 
 _PIXELS = click.IntRange(1, 16384)
@@ -116,8 +117,8 @@ def record_demo(
     same messages. JPEG and PNG files are kept as they are where they have the encoding asked for
     and are not resized.
 
-    A photo that cannot be read is left out. Ctrl-C ends the bag after the image being written;
-    pressed again, it removes it.
+    A photo that cannot be read is left out. Ctrl-C or SIGTERM ends the bag after the image being
+    written, with exit status 130; a second one removes the bag.
     """
     if hbmem and frame_id is not None:
         raise click.UsageError("HbmMsg has no header, so --frame-id does not go with --hbmem")
@@ -125,31 +126,34 @@ def record_demo(
         encoding or ("nv12" if hbmem else "bgr8"), hbmem or "", width or 0, height or 0, topic,
         "camera" if frame_id is None else frame_id, start, rate, camera_qos == "reliable",
     )  # fmt: skip
-    with image_bar() as bar, ctrl_c() as pressed:
-        task = bar.add_task(escape(camera.topic_name), total=bar_total(None))
+    with image_bar() as bar, catch_stop() as should_stop:
+        task = bar.add_task(camera.topic_name, total=bar_total(None))
         recorded = record(
             out, paths, camera, frames=frames or 0, **bag,
-            progress=lambda done, total: bar.update(
+            on_progress=lambda done, total: bar.update(
                 task, completed=done, total=bar_total(max(done, total) if total else None)
             ),
-            left_out=lambda reason: messages.print(f"[yellow]left out: {escape(reason)}"),
-            stopped=pressed,
+            on_left_out=lambda reason: messages.print(
+                f"left out: {reason}", style="yellow", soft_wrap=True
+            ),
+            should_stop=should_stop,
         )  # fmt: skip
     if recorded.frames:
         _summarize(out, camera, recorded)
-    if pressed():
+    if should_stop():
         end = "the bag ends there" if recorded.frames else "there is no bag"
-        messages.print(f"[yellow]Ctrl-C was pressed: {end}")
+        messages.print(f"interrupted: {end}", style="yellow")
         sys.exit(INTERRUPTED)
 
 
 def _summarize(out: Path, camera: DemoCamera, recorded: Recorded) -> None:
     images = "1 image" if recorded.frames == 1 else f"{recorded.frames} images"
     output.print(
-        f"{escape(str(out))}: {images} of {camera.encoding} on "
-        f"{escape(camera.topic_name)} ({camera.type_name}), "
-        f"{recorded.duration / 1e9:g} s at {float(recorded.rate):g} Hz, "
-        f"{filesize.decimal(recorded.size)}; next: "
-        f"[bold]efv2 replay {escape(shlex.quote(str(out)))}[/bold]",
+        Text.assemble(
+            f"{out}: {images} of {camera.encoding} on {camera.topic_name} ({camera.type_name}), "
+            f"{recorded.duration / 1e9:g} s at {float(recorded.rate):g} Hz, "
+            f"{filesize.decimal(recorded.size)}; next: ",
+            (f"efv2 replay {shlex.quote(str(out))}", "bold"),
+        ),
         soft_wrap=True,
     )

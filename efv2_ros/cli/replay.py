@@ -10,23 +10,28 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from efv2_ros.classify.classifier import Classifier
 from efv2_ros.classify.model import load_model
 from efv2_ros.classify.options import ModelRequest, ViewOptions
 from efv2_ros.cli.console import (
+    INTERRUPTED,
     download_bar,
     image_bar,
+    is_standard_output,
     latency_table,
     messages,
+    open_result,
     output,
     warn_untrained,
 )
 from efv2_ros.cli.options import model_options, split_request, split_view, view_options
+from efv2_ros.cli.signals import catch_stop
+from efv2_ros.files import check_writable
 from efv2_ros.messages.typestore import BagError
 from efv2_ros.replay.golden import Comparison, compare, write_junit
-from efv2_ros.replay.run import Run, RunError, read_jsonl, write_jsonl
+from efv2_ros.replay.run import Run, RunError, read_jsonl, save_jsonl, write_jsonl
 
 _LISTED = 10
 """Differences that are printed; more are only counted."""
@@ -119,31 +124,37 @@ def replay(
         raise click.UsageError("--junit shows a comparison, and --update-golden makes none")
     if out and out.exists():
         raise BagError(f"cannot write the bag {out}: it exists already")
+    for path in (jsonl, junit, golden if update_golden else None):
+        if path is not None and not is_standard_output(path):
+            check_writable(path)
     expected = read_jsonl(golden) if golden and not update_golden else None
     request = replace(split_request(options), slots=slots)
     view = replace(split_view(options), input_range=input_range)
-    run, problems = _run(bag, topic, request, view, frame_id)
+    run, problems, is_interrupted = _run(bag, topic, request, view, frame_id)
 
     if out:
         from efv2_ros.replay.results import write_results
 
         write_results(run, out)
     if jsonl:
-        _write_jsonl(run, jsonl, timings=timings)
-    console = messages if jsonl and str(jsonl) == "-" else output
+        with open_result(jsonl) as file:
+            write_jsonl(run, file, timings=timings)
+    console = messages if is_standard_output(jsonl) else output
     _summarize(run, problems, console)
     failed = bool(problems) or any(cause in _FAILURES for cause in run.drops())
     if golden and update_golden:
         if failed:
             raise RunError(f"{golden} was left as it is: only a whole run can be golden")
-        _write_jsonl(run, golden, timings=False)
-        console.print(f"[green]wrote {escape(str(golden))}: {len(run.frames)} images[/green]")
+        save_jsonl(run, golden)
+        console.print(f"wrote {golden}: {len(run.frames)} images", style="green")
     elif golden and expected:
         comparison = compare(expected, run, tolerance)
         if junit:
             write_junit(comparison, junit, name=f"efv2 replay {bag}", problems=problems)
         _show(comparison, golden, console)
         failed = failed or bool(comparison.differences)
+    if is_interrupted:
+        sys.exit(INTERRUPTED)
     if failed:
         sys.exit(1)
 
@@ -154,8 +165,8 @@ _FAILURES = ("device", "infer", "internal", "timeout")
 
 def _run(
     path: Path, topic: str, request: ModelRequest, view: ViewOptions, frame_id: str
-) -> tuple[Run, list[str]]:
-    """The results, and what is wrong with the bag."""
+) -> tuple[Run, list[str], bool]:
+    """Return the results, what is wrong with the bag, and whether a signal ended the run."""
     from efv2_ros.bags.bag import Bag
     from efv2_ros.replay.offline import replay
 
@@ -165,21 +176,14 @@ def _run(
             model = load_model(request, progress, pipelined=True)
         if model.file.untrained:
             warn_untrained()
-        with closing(model), image_bar() as bar:
+        with closing(model), image_bar() as bar, catch_stop() as should_stop:
             task = bar.add_task(images.name, total=images.count)
             run = replay(
                 bag, images, Classifier(model, view), slots=request.slots, frame_id=frame_id,
-                progress=lambda done: bar.update(task, completed=done),
+                on_progress=lambda done: bar.update(task, completed=done),
+                should_stop=should_stop,
             )  # fmt: skip
-        return run, bag.problems
-
-
-def _write_jsonl(run: Run, path: Path, *, timings: bool) -> None:
-    try:
-        with click.open_file(str(path), "w", encoding="utf-8") as file:
-            write_jsonl(run, file, timings=timings)
-    except OSError as error:
-        raise RunError(f"cannot write {path}: {error}") from error
+        return run, bag.problems, should_stop()
 
 
 def _summarize(run: Run, problems: list[str], console: Console) -> None:
@@ -190,7 +194,7 @@ def _summarize(run: Run, problems: list[str], console: Console) -> None:
     classified = len(run.frames) - sum(drops.values())
     causes = ", ".join(f"{count} {cause}" for cause, count in drops.items())
     console.print(
-        f"{len(run.frames)} images of {escape(run.info['topic'])}: {classified} classified, "
+        f"{len(run.frames)} images of {run.info['topic']}: {classified} classified, "
         f"{sum(drops.values())} dropped{f' ({causes})' if causes else ''}; "
         f"{run.info['model']} on {run.info['runtime']}",
         soft_wrap=True,
@@ -199,23 +203,24 @@ def _summarize(run: Run, problems: list[str], console: Console) -> None:
     for frame in run.frames:
         if frame.dropped and frame.dropped not in told:
             told.add(frame.dropped)
-            sentence = f"first dropped for {frame.dropped}: {escape(frame.reason)}"
-            console.print(f"[yellow]{sentence}[/yellow]", soft_wrap=True)
+            sentence = f"first dropped for {frame.dropped}: {frame.reason}"
+            console.print(sentence, style="yellow", soft_wrap=True)
     for problem in problems:
-        messages.print(f"[red]{escape(problem)}[/red]", soft_wrap=True)
+        messages.print(problem, style="red", soft_wrap=True)
 
 
 def _show(comparison: Comparison, golden: Path, console: Console) -> None:
     for note in comparison.notes:
-        console.print(f"[yellow]{escape(note)}[/yellow]", soft_wrap=True)
-    differences = comparison.differences
+        console.print(note, style="yellow", soft_wrap=True)
+    differences, count = comparison.differences, len(comparison.keys)
     if not differences:
-        console.print(f"[green]the same as {escape(str(golden))}: {len(comparison.keys)} images, "
-                      f"scores within {comparison.tolerance:g}[/green]")  # fmt: skip
+        console.print(f"the same as {golden}: {count} images, scores within "
+                      f"{comparison.tolerance:g}", style="green", soft_wrap=True)  # fmt: skip
         return
-    console.print(f"[red]{len(differences)} of {len(comparison.keys)} images differ from "
-                  f"{escape(str(golden))}[/red]")  # fmt: skip
+    console.print(f"{len(differences)} of {count} images differ from {golden}",
+                  style="red", soft_wrap=True)  # fmt: skip
     for key, kind, text in differences[:_LISTED]:
-        console.print(f"  {key}  [bold]{kind}[/bold]  {escape(text)}", soft_wrap=True)
+        line = Text.assemble(f"  {key}  ", (kind, "bold"), f"  {text}")
+        console.print(line, soft_wrap=True)
     if len(differences) > _LISTED:
         console.print(f"  ... and {len(differences) - _LISTED} more; --junit lists all of them")

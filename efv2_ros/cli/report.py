@@ -10,7 +10,6 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 from rich.filesize import decimal
-from rich.text import Text
 
 from efv2_ros.cli.console import messages, output
 from efv2_ros.messages.typestore import BagError
@@ -60,12 +59,12 @@ def report(results: Path, out: Path | None, bag_path: Path | None, topic: str) -
         try:
             pictures = _thumbnails(run, named, topic)
         except BagError as error:  # nobody asked for it
-            messages.print(Text(f"no thumbnails: {error}", "yellow"), soft_wrap=True)
+            messages.print(f"no thumbnails: {error}", style="yellow", soft_wrap=True)
     write_report(run, out, pictures)
     thumbnails = f"{len(pictures)} thumbnails" if pictures else "no thumbnails: see --bag"
-    name, size = click.format_filename(out), decimal(out.stat().st_size)
     output.print(
-        Text(f"wrote {name} ({len(run.frames):,} images, {thumbnails}, {size})"), soft_wrap=True
+        f"wrote {out} ({len(run.frames):,} images, {thumbnails}, {decimal(out.stat().st_size)})",
+        soft_wrap=True,
     )
 
 
@@ -95,11 +94,11 @@ def _thumbnails(run: Run, path: Path, topic: str) -> dict[int, NDArray[np.uint8]
     from efv2_ros.report.thumbnails import find_thumbnails, wanted_thumbnails
 
     wanted = wanted_thumbnails(run)
-    with messages.status(Text(f"reading {path}")), Bag(path) as bag:
+    with messages.status(f"reading {path}"), Bag(path) as bag:
         images = bag.image_topic(topic or str(run.info.get("topic") or ""))
         pictures = find_thumbnails(run, wanted, bag.images(images))
     for problem in bag.problems:
-        messages.print(Text(problem, "red"), soft_wrap=True)
+        messages.print(problem, style="red", soft_wrap=True)
     if wanted and not pictures:
         raise BagError(f"{path} holds none of the images of the run")
     return pictures

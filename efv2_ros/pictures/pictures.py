@@ -33,7 +33,8 @@ class Pictures:
 
     Args:
         paths: Photos and folders of them; or one video.
-        left_out: Told, once for each, why a photo cannot be read; from then on it is left out.
+        on_left_out: Told, once for each photo that cannot be read, the reason; from then on the
+            photo is left out.
         kept: `jpeg`, `png`: files of these encodings are given as they are, undecoded.
 
     Attributes:
@@ -45,13 +46,13 @@ class Pictures:
     """
 
     def __init__(
-        self, paths: Sequence[Path], left_out: Callable[[str], None], kept: Collection[str] = ()
+        self, paths: Sequence[Path], on_left_out: Callable[[str], None], kept: Collection[str] = ()
     ) -> None:
         self._name = ", ".join(map(str, paths))
         self._source: _Photos | _Video
         others = [each for each in paths if not _holds_photos(each)]
         if not others:
-            self._source = _Photos(find_photos(paths), left_out, kept)
+            self._source = _Photos(find_photos(paths), on_left_out, kept)
         else:
             self._source = _Video(others[0])
             if len(paths) > 1:
@@ -89,10 +90,10 @@ class _Photos:
     rate = PHOTO_RATE
 
     def __init__(
-        self, files: list[Path], left_out: Callable[[str], None], kept: Collection[str]
+        self, files: list[Path], on_left_out: Callable[[str], None], kept: Collection[str]
     ) -> None:
         self._files = files
-        self._left_out = left_out
+        self._on_left_out = on_left_out
         self._kept = kept
 
     def __len__(self) -> int:
@@ -104,7 +105,7 @@ class _Photos:
                 frame = self._read(file)
             except (FrameError, OSError) as error:
                 self._files.remove(file)
-                self._left_out(str(error))
+                self._on_left_out(str(error))
                 continue
             yield frame
 

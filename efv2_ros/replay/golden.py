@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from xml.etree import ElementTree
@@ -111,27 +112,21 @@ def _difference(
         )
     before, now = _Told.of(expected, actual, golden), _Told.of(actual, expected, run)
     for class_id in dict.fromkeys((*ids, *new_ids)):
-        score, new = before.scores.get(class_id), now.scores.get(class_id)
-        # The score of a class that is not told may be any that is low enough.
-        if score is None:
-            differs = not new <= before.unsaid + tolerance
-        elif new is None:
-            differs = not score <= now.unsaid + tolerance
-        else:
-            differs = not abs(new - score) <= tolerance
-        if differs:
-            name = golden.labels.get(class_id) or run.labels.get(class_id) or f"class {class_id}"
-            figures = f"{now.score_text(class_id)}, but {before.score_text(class_id)}"
-            if len(ids) != len(new_ids) and None in (score, new):
-                return "count", (
-                    f"{len(new_ids)} results, but {len(ids)} in the golden run; {name} scores "
-                    f"{figures} there"
-                )
-            return "score", f"{name} scores {figures} in the golden run"
-    ranked = itertools.zip_longest(scores, new_scores)
-    for rank, (score, new) in enumerate(ranked):
-        score, new = before.unsaid if score is None else score, now.unsaid if new is None else new
-        if not abs(new - score) <= tolerance:
+        (low, high), (new_low, new_high) = before.bounds(class_id), now.bounds(class_id)
+        if new_low - high <= tolerance and low - new_high <= tolerance:
+            continue
+        name = golden.labels.get(class_id) or run.labels.get(class_id) or f"class {class_id}"
+        figures = f"{now.score_text(class_id)}, but {before.score_text(class_id)}"
+        if len(ids) != len(new_ids) and (class_id in ids) != (class_id in new_ids):
+            return "count", (
+                f"{len(new_ids)} results, but {len(ids)} in the golden run; {name} scores "
+                f"{figures} there"
+            )
+        return "score", f"{name} scores {figures} in the golden run"
+    for rank, (score, new_score) in enumerate(zip_longest(scores, new_scores)):
+        first = before.unsaid if score is None else score
+        second = now.unsaid if new_score is None else new_score
+        if not abs(second - first) <= tolerance:
             return "rank", (
                 f"number {rank + 1} is {_result(actual, run, rank)}, but "
                 f"{_result(expected, golden, rank)} in the golden run"
@@ -161,6 +156,11 @@ class _Told(NamedTuple):
         if len(scores) >= len(other.prediction.scores):
             unsaid = max(unsaid, min(scores, default=0.0))
         return cls(dict(zip(ids, scores, strict=True)), unsaid)
+
+    def bounds(self, class_id: int) -> tuple[float, float]:
+        """The lowest and the highest score that a class may have."""
+        score = self.scores.get(class_id)
+        return (-math.inf, self.unsaid) if score is None else (score, score)
 
     def score_text(self, class_id: int) -> str:
         """A class's score, or the highest it may have."""

@@ -45,12 +45,13 @@ def replay(
     *,
     slots: int = 1,
     frame_id: str = "camera",
-    progress: Callable[[int], None] = lambda done: None,
+    on_progress: Callable[[int], None] = lambda done: None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Run:
     """Classify every image of a topic.
 
-    What the bag holds in another order comes out in that of the stamps. Ctrl-C ends it with the
-    results so far, and is noted among the bag's problems.
+    What the bag holds in another order comes out in that of the stamps. `should_stop` and
+    KeyboardInterrupt end it with the results so far, and are noted among the bag's problems.
 
     Args:
         bag: The bag; its `problems` say what could not be read.
@@ -58,13 +59,14 @@ def replay(
         classifier: Its model was loaded with `pipelined=True`.
         slots: Images the model works on at once.
         frame_id: For images without a header.
-        progress: Told how many images are done.
+        on_progress: Told how many images are done.
+        should_stop: Asked before each image.
     """
     done: list[tuple[int, FrameResult]] = []
 
     def add(number: int, result: FrameResult) -> None:
         done.append((number, result))
-        progress(len(done))
+        on_progress(len(done))
 
     def deliver(item: _Item, outcome: Classified | Exception, waited: float) -> None:
         if isinstance(outcome, Exception):
@@ -86,21 +88,28 @@ def replay(
     pipeline: Pipeline[_Item, Classified] = Pipeline(
         _Stages(classifier), deliver, slots=slots, policy="all"
     )
+    is_complete = False
     try:
         start = time.perf_counter()
         for number, image in enumerate(bag.images(topic, frame_id)):
+            if should_stop():
+                break
             read = time.perf_counter() - start
             if isinstance(image, Unreadable):
                 add(number, _dropped(image.header, image.error))
             else:
                 pipeline.submit(_Item(number, image, read))
             start = time.perf_counter()
-        while not pipeline.drain(1.0):
-            pass
+        else:
+            while not pipeline.drain(1.0):
+                pass
+            is_complete = True
     except KeyboardInterrupt:
-        bag.problems.append("interrupted: the results are those of the images until then")
+        pass
     finally:
         pipeline.close()
+    if not is_complete:
+        bag.problems.append("interrupted: the results are those of the images until then")
     results = (result for _, result in sorted(done, key=lambda each: each[0]))
     model, options = classifier.model, classifier.options
     return Run(

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner
+from dispositions import SIGINT_DEFAULT, SIGINT_IGNORED
 from pictures import picture, write_video
 from reference import mean_2x2, rgb_to_yuv, to_limited
 
@@ -21,8 +22,8 @@ pytest.importorskip("rosbags")
 
 from efv2_ros.bags.bag import Bag
 from efv2_ros.bags.demo_bag import DemoCamera, parse_rate, parse_stamp, record
-from efv2_ros.cli.console import ctrl_c
 from efv2_ros.cli.main import main
+from efv2_ros.cli.signals import catch_stop
 from efv2_ros.errors import Efv2Error
 
 SOON = 30.0  # seconds: only reached when something is broken
@@ -191,7 +192,7 @@ def test_pictures_go_round_up_to_the_number_asked_for(tmp_path, folder):
     told = []
     record(
         tmp_path / "bag", [folder, folder / "0.png"], DemoCamera(), frames=6,
-        progress=lambda *numbers: told.append(numbers),
+        on_progress=lambda *numbers: told.append(numbers),
     )  # fmt: skip
     frames = read(tmp_path / "bag")[2]
     for frame, number in zip(frames, (0, 1, 2, 0, 0, 1), strict=True):
@@ -228,7 +229,7 @@ def test_a_video_keeps_its_rate(tmp_path):
     assert recorded.rate == Fraction(30000, 1001)
     assert stamps(frames)[3] == START + 100_100_000
     told = []
-    record(tmp_path / "whole", [video], DemoCamera(), progress=lambda *now: told.append(now))
+    record(tmp_path / "whole", [video], DemoCamera(), on_progress=lambda *now: told.append(now))
     assert told == [(1, 3), (2, 3), (3, 3)]
 
 
@@ -475,7 +476,7 @@ def test_an_image_that_does_not_fit_removes_the_bag(tmp_path, folder):
     with pytest.raises(Efv2Error, match=r"1300x800 pixels .* 1080p holds it"):
         record(
             tmp_path / "bag", [folder], DemoCamera("nv12", "540p"),
-            progress=lambda *now: done.append(now),
+            on_progress=lambda *now: done.append(now),
         )  # fmt: skip
     assert len(done) == 3
     assert not (tmp_path / "bag").exists()
@@ -508,18 +509,36 @@ def test_a_full_disk_is_an_error_and_leaves_no_bag(tmp_path, folder, storage, li
 # Ctrl-C
 
 
-@pytest.mark.parametrize("compression", ["none", "file"])
-def test_ctrl_c_leaves_a_closed_bag_of_what_was_written(tmp_path, folder, compression):
+@pytest.mark.parametrize(
+    ("compression", "number", "disposition"),
+    [
+        ("none", signal.SIGINT, SIGINT_DEFAULT),
+        ("file", signal.SIGINT, SIGINT_DEFAULT),
+        ("none", signal.SIGTERM, SIGINT_DEFAULT),
+        ("none", signal.SIGTERM, SIGINT_IGNORED),
+    ],
+)
+def test_ctrl_c_leaves_a_closed_bag_of_what_was_written(
+    tmp_path, folder, compression, number, disposition
+):
     out = tmp_path / "bag"
     process = subprocess.Popen(
-        command(out, folder, "--hbmem", "480p", "--frames", 10**6, "--compress", compression),
+        [
+            *disposition,
+            *command(out, folder, "--hbmem", "480p", "--frames", 10**6, "--compress", compression),
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
     while not (out / "bag.mcap").exists() or (out / "bag.mcap").stat().st_size < 10**6:
         assert process.poll() is None, process.communicate()
-    process.send_signal(signal.SIGINT)
+    if disposition is SIGINT_IGNORED:
+        process.send_signal(signal.SIGINT)  # which does nothing
+        before = (out / "bag.mcap").stat().st_size
+        while (out / "bag.mcap").stat().st_size < before + 10**6:
+            assert process.poll() is None, process.communicate()
+    process.send_signal(number)
     stdout, stderr = process.communicate(timeout=SOON)
     assert process.returncode == 130, stderr
     assert "the bag ends there" in stderr
@@ -529,20 +548,27 @@ def test_ctrl_c_leaves_a_closed_bag_of_what_was_written(tmp_path, folder, compre
 
 
 def test_stopped_before_the_first_image_there_is_no_bag(tmp_path, folder):
-    recorded = record(tmp_path / "bag", [folder], DemoCamera(), stopped=lambda: True)
+    recorded = record(tmp_path / "bag", [folder], DemoCamera(), should_stop=lambda: True)
     assert (recorded.frames, recorded.size) == (0, 0)
     assert not (tmp_path / "bag").exists()
 
 
-def test_ctrl_c_pressed_again_interrupts():
-    before = signal.getsignal(signal.SIGINT)
-    with ctrl_c() as pressed:
-        assert not pressed()
-        signal.raise_signal(signal.SIGINT)
-        assert pressed()
-        with pytest.raises(KeyboardInterrupt):
+@pytest.mark.parametrize("ignored", [False, True])
+def test_ctrl_c_pressed_again_interrupts(ignored):
+    """Where it was not ignored from the start, as it is by a `command &` of a script."""
+    handler = signal.SIG_IGN if ignored else signal.default_int_handler
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        with catch_stop() as pressed:
+            assert not pressed()
             signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) == before
+            assert pressed() == (not ignored)
+            if not ignored:
+                with pytest.raises(KeyboardInterrupt):
+                    signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) == handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_interrupted_for_good_there_is_no_bag(tmp_path, folder):
@@ -550,5 +576,5 @@ def test_interrupted_for_good_there_is_no_bag(tmp_path, folder):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        record(tmp_path / "bag", [folder], DemoCamera(), progress=interrupt)
+        record(tmp_path / "bag", [folder], DemoCamera(), on_progress=interrupt)
     assert not (tmp_path / "bag").exists()

@@ -17,6 +17,7 @@ import onnx
 import pytest
 import standins
 from click.testing import CliRunner
+from dispositions import SIGINT_DEFAULT, SIGINT_IGNORED
 from onnx import numpy_helper
 from tiny_models import fails_on_bright, projection, save
 
@@ -614,26 +615,18 @@ def test_a_cache_that_cannot_be_written_is_said(run, tmp_path, monkeypatch, mode
 # Interruptions
 
 
-START = """
-import os, signal, sys
-signal.signal(signal.SIGINT, int(sys.argv[1]))
-os.execv(sys.executable, [sys.executable, "-m", "efv2_ros.cli", *sys.argv[2:]])
-"""
-"""Starts efv2 as a shell does: with SIGINT's default action, or ignoring it in the background."""
-
-
 @pytest.fixture
 def begun(twins, tmp_path):
-    """`begun(sigint)` starts a slow evaluation and waits until three images are done."""
+    """`begun(disposition)` starts a slow evaluation and waits until three images are done."""
     folder, images = twins
     random = np.random.RandomState(6)
     for number in range(5, 60):
         write(images / f"{number % 9}/{number}.png", picture(blocks(random), random))
     command = [str(images), "--model", str(folder), "--runtime", "libdnn", *BPU]
 
-    def begun(sigint=signal.SIG_DFL):
+    def begun(disposition=SIGINT_DEFAULT):
         process = subprocess.Popen(
-            [sys.executable, "-c", START, str(int(sigint)), "evaluate", *command],
+            [*disposition, sys.executable, "-m", "efv2_ros.cli", "evaluate", *command],
             env=standins.environment(duration_us=100_000), stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
@@ -669,8 +662,9 @@ def overwrite(path):
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
-def test_ctrl_c_and_the_same_command_again(interrupted, run, report):
-    status, stderr, command, done = interrupted(signal.SIGINT)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_the_same_command_again(interrupted, run, report, number):
+    status, stderr, command, done = interrupted(number)
     assert status == 130
     assert f"Stopped: {len(done)} of 60 images are done, and the same command goes on" in " ".join(
         stderr.split()
@@ -688,7 +682,7 @@ def test_ctrl_c_and_the_same_command_again(interrupted, run, report):
 
 
 def test_ctrl_c_does_not_reach_a_job_in_the_background(begun):
-    process, _ = begun(signal.SIG_IGN)  # as a shell script starts `efv2 evaluate ... &`
+    process, _ = begun(SIGINT_IGNORED)  # as a shell script starts `efv2 evaluate ... &`
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=120)

@@ -20,9 +20,9 @@ from efv2_ros.classify.model import load_model
 from efv2_ros.classify.options import ModelRequest
 from efv2_ros.classify.postprocess import Prediction
 from efv2_ros.cli.main import main
-from efv2_ros.messages import typestore as types
-from efv2_ros.messages.message import serialize
 from efv2_ros.files import FileWriteError
+from efv2_ros.messages import message as types
+from efv2_ros.messages.message import serialize
 from efv2_ros.pictures.annotate import bgr_frame
 from efv2_ros.replay import offline
 from efv2_ros.replay.golden import compare, write_junit
@@ -451,13 +451,22 @@ BEFORE = result(5, (1, 0.7), (2, 0.2), (3, 0.1))
     [
         (result(5, (1, 0.7009), (2, 0.1995), (3, 0.1)), None, ""),
         (result(5, (1, 0.7), (2, 0.2), (4, 0.0995)), None, ""),
-        (result(5, (1, 0.7), (2, 0.2)), "count",
-         "2 results, but 3 in the golden run; class 3 scores at most 0.000000, but 0.100000"),
+        (
+            result(5, (1, 0.7), (2, 0.2)),
+            "count",
+            "2 results, but 3 in the golden run; class 3 scores at most 0.000000, but 0.100000",
+        ),
         (result(5, (1, 0.7), (2, 0.2), (3, 0.1), (4, 0.1)), "count", "4 results, but 3 in the"),
-        (result(5, (1, 0.7), (4, 0.22), (2, 0.2)), "score",
-         "class 4 scores 0.220000, but at most 0.100000 in the golden run"),
-        (result(5, (1, 0.7), (4, 0.1005), (2, 0.2)), "rank",
-         r"number 2 is class 4 \(0.1005\), but shark \(0.2000\) in the golden run"),
+        (
+            result(5, (1, 0.7), (4, 0.22), (2, 0.2)),
+            "score",
+            "class 4 scores 0.220000, but at most 0.100000 in the golden run",
+        ),
+        (
+            result(5, (1, 0.7), (4, 0.1005), (2, 0.2)),
+            "rank",
+            r"number 2 is class 4 \(0.1005\), but shark \(0.2000\) in the golden run",
+        ),
         (result(5, (1, 0.7), (3, 0.1), (2, 0.2)), "rank", "number 2 is class 3"),
         (result(5, (1, 0.7), (2, 0.2), (3, 0.1), (2, 0.2)), "rank", "number 4 is shark"),
         (result(5, (1, 0.7), (2, 0.1995), (4, 0.1002)), None, ""),
@@ -515,7 +524,10 @@ def test_whatever_moves_by_less_than_the_tolerance_is_the_same(scores, moves, to
 
     before, now = (
         told(each)
-        for each in (scores, [a + b * tolerance * 0.99 for a, b in zip(scores, moves, strict=True)])
+        for each in (
+            scores,
+            [a + b * tolerance * 0.99 for a, b in zip(scores, moves, strict=True)],
+        )
     )
     kinds = {each.kind for each in compare(before, now, tolerance).differences}
     assert kinds <= {"top-1"}  # of nearly equal classes, another is the best: that is told

@@ -946,7 +946,7 @@ def test_names_are_printed_as_they_are(efv2, replayed, name):
     Path("[").mkdir()  # so that "[/x].html" is a path
     shutil.move("drive", ":dog:[x]")
     said = efv2("report", "drive.jsonl", "--bag", ":dog:[x]", "-o", name)
-    shown = name.replace("\udcff", "\ufffd")
+    shown = name.replace("\udcff", "\\udcff")
     assert f"wrote {shown} (9 images" in said
     assert Path(name).stat().st_size
     shutil.move(":dog:[x]", "drive")
