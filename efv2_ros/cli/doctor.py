@@ -1,22 +1,25 @@
-"""`efv2 doctor`: what is here, and what to do about what is missing."""
+"""`efv2 doctor`: what this machine has, what is missing, and how to get it."""
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Literal
+from typing import Any, Literal
 
 import click
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from efv2_ros.cli.console import output
+from efv2_ros import __version__
+from efv2_ros.cli.console import messages, output
+from efv2_ros.errors import Efv2Error
 from efv2_ros.models.catalog import Catalog
 from efv2_ros.models.store import inventory
 from efv2_ros.runtimes import board
@@ -25,20 +28,27 @@ from efv2_ros.vision import turbojpeg
 
 Verdict = Literal["ok", "missing", "info"]
 
+_MARKS = {"ok": ("ok", "green"), "missing": ("missing", "red"), "info": ("-", "blue")}
+_PYTHON_TIMEOUT_S = 60.0
+
 
 @click.command()
-def doctor() -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for issue reports and scripts.")
+def doctor(as_json: bool) -> None:
     """Say what is here and what to do about what is missing."""
-    from efv2_ros.cli.doctor import examine
-
-    table = Table(show_header=False, box=None)
-    marks = {"ok": "[green]ok[/green]", "missing": "[red]missing[/red]", "info": "[blue]-[/blue]"}
-    with output.status("looking"):
+    with messages.status("looking"):
         findings = list(examine())
+        document = describe(findings) if as_json else None
+    if document is not None:
+        click.echo(json.dumps(document, indent=2))
+        return
+    table = Table(show_header=False, box=None)
+    for overflow in ("ellipsis", "ellipsis", "fold"):
+        table.add_column(overflow=overflow)
     for finding in findings:
-        table.add_row(marks[finding.verdict], finding.subject, escape(finding.detail))
-        if finding.cure:
-            table.add_row("", "", f"[bold]-> {escape(finding.cure)}[/bold]")
+        table.add_row(Text(*_MARKS[finding.verdict]), finding.subject, finding.detail)
+        if finding.fix:
+            table.add_row("", "", Text(f"-> {finding.fix}", "bold"))
     output.print(table)
 
 
@@ -50,20 +60,20 @@ class Finding:
         subject: What it is.
         verdict: `missing` only where something will not work without it.
         detail: What was found.
-        cure: What to do about it; empty when nothing needs doing.
+        fix: What to do about it; empty when nothing needs doing.
     """
 
     subject: str
     verdict: Verdict
     detail: str
-    cure: str = ""
+    fix: str = ""
 
 
 def examine() -> Iterator[Finding]:
     """Look at the interpreter, the libraries, ROS, the board, the runtimes and the models."""
     yield Finding("Python", "ok", f"{platform.python_version()} on {platform.machine()}")
-    yield _library("numpy", "numpy")
-    yield _library("OpenCV", "opencv-python-headless", "opencv-python", module="cv2")
+    yield _library("numpy", "numpy", module="numpy")
+    yield _library("OpenCV", *_OPENCV, module="cv2")
     yield _jpeg_library()
     yield _bags()
     yield from _ros()
@@ -72,13 +82,64 @@ def examine() -> Iterator[Finding]:
     yield from _models()
 
 
-def _library(name: str, *distributions: str, module: str | None = None) -> Finding:
+def describe(findings: Iterable[Finding]) -> dict[str, Any]:
+    """Describe this machine and its findings in JSON's types.
+
+    Returns:
+        `efv2_ros`: the package's version; `platform` and `ros`: facts by name, None where there
+        is none; `versions`: of libraries, None where one cannot be imported; `findings`: each
+        with `subject`, `verdict`, `detail` and `fix`.
+    """
+    return {
+        "efv2_ros": __version__,
+        "platform": {
+            "os": _os_name(),
+            "kernel": platform.release(),
+            "machine": platform.machine(),
+            "board": board.name() or None,
+            "bpu": board.has_bpu(),
+        },
+        "ros": {
+            "distro": os.environ.get("ROS_DISTRO"),
+            "rclpy": _version("rclpy"),
+            "rmw": _middleware(),
+        },
+        "versions": {
+            "python": platform.python_version(),
+            "numpy": _version("numpy", module="numpy"),
+            "opencv": _version(*_OPENCV, module="cv2"),
+            **{name: _version(name) for name in ("click", "rich", "rosbags", "mcap", "onnx")},
+            "onnxruntime": _version("onnxruntime", "onnxruntime-gpu", module="onnxruntime"),
+        },
+        "findings": [asdict(each) for each in findings],
+    }
+
+
+_OPENCV = ("opencv-python-headless", "opencv-python", "opencv-contrib-python")
+
+
+def _os_name() -> str:
+    try:
+        return platform.freedesktop_os_release()["PRETTY_NAME"]
+    except (OSError, KeyError):
+        return platform.system()
+
+
+def _version(*distributions: str, module: str = "") -> str | None:
+    """Look a version up in pip's records, else ask the module, as apt's packages need it."""
     for distribution in distributions:
-        try:
-            return Finding(name, "ok", version(distribution))
-        except PackageNotFoundError:
-            continue
-    found = _run_python(f"import {module or name}; print({module or name}.__version__)")
+        with suppress(PackageNotFoundError):
+            return version(distribution)
+    return _run_python(f"import {module}; print({module}.__version__)") if module else None
+
+
+def _middleware() -> str | None:
+    # In a process of its own: importing rclpy may run the interpreter anew.
+    return _run_python("import rclpy; print(rclpy.get_rmw_implementation_identifier())")
+
+
+def _library(name: str, *distributions: str, module: str) -> Finding:
+    found = _version(*distributions, module=module)
     if found is None:
         return Finding(name, "missing", "cannot be imported", f"pip install {distributions[0]}")
     return Finding(name, "ok", found)
@@ -111,8 +172,8 @@ def _bags() -> Finding:
 
 def _ros() -> Iterator[Finding]:
     distro = os.environ.get("ROS_DISTRO", "")
-    # In a process of its own: importing rclpy may run the interpreter anew.
-    if _run_python("import rclpy") is None:
+    middleware = _middleware()
+    if middleware is None:
         yield Finding(
             "ROS 2", "missing", "rclpy cannot be imported, so the node cannot run",
             "source /opt/ros/DISTRO/setup.bash (on the board /opt/tros/humble/setup.bash); "
@@ -126,7 +187,7 @@ def _ros() -> Iterator[Finding]:
                 package, "missing", "cannot be imported, so the node cannot run",
                 f"sudo apt install ros-{distro or 'DISTRO'}-{package.replace('_', '-')}",
             )  # fmt: skip
-    yield Finding("middleware", "info", os.environ.get("RMW_IMPLEMENTATION", "the default one"))
+    yield Finding("middleware", "info", middleware)
 
 
 def _board() -> Iterator[Finding]:
@@ -153,14 +214,14 @@ def _runtimes() -> Iterator[Finding]:
             taken = True
             yield Finding(subject, "ok", f"{each.version}, runs .{each.kind.model_format}; {how}")
             continue
-        detail, separator, cure = each.problem.rpartition(": ")
+        detail, separator, fix = each.problem.rpartition(": ")
         if not separator:
-            detail, cure = each.problem, ""
+            detail, fix = each.problem, ""
         yield Finding(
             subject,
             "missing" if expected and not taken else "info",
             f"not taken: {detail}" if expected else f"not taken: {each.problem}",
-            cure if expected and not taken else "",
+            fix if expected and not taken else "",
         )
 
 
@@ -170,22 +231,31 @@ def _models() -> Iterator[Finding]:
         _, kind = select_runtime()
     except RuntimeUnavailableError:
         return
-    for status in inventory(Catalog.load()):
+    try:
+        statuses = list(inventory(Catalog.load()))
+    except (Efv2Error, OSError) as error:
+        yield Finding("models", "missing", str(error))
+        return
+    for status in statuses:
         if status.format != kind.model_format:
             continue
         subject = f"model {status.spec.size} .{status.format}"
-        cure = f"efv2 models fetch {status.spec.size} --format {status.format}"
+        fix = f"efv2 models fetch {status.spec.size} --format {status.format}"
         if status.path is None:
-            yield Finding(subject, "missing", "not on this machine", cure)
+            yield Finding(subject, "missing", "not on this machine", fix)
         elif status.problem is not None:
-            yield Finding(subject, "missing", status.problem, cure)
+            yield Finding(subject, "missing", status.problem, fix)
         else:
             yield Finding(subject, "ok", str(status.path))
 
 
 def _run_python(code: str) -> str | None:
     """What a few lines of Python print; None when they fail."""
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() if done.returncode == 0 else None
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True,
+            timeout=_PYTHON_TIMEOUT_S,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

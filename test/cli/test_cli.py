@@ -1,4 +1,6 @@
 import json
+import platform
+from importlib.metadata import PackageNotFoundError
 
 import cv2
 import numpy as np
@@ -8,6 +10,7 @@ from click.testing import CliRunner
 from http_server import serving
 from tiny_models import mean_colour, projection
 
+import efv2_ros
 from efv2_ros.classify.classifier import Classifier
 from efv2_ros.classify.model import load_model
 from efv2_ros.classify.options import ModelRequest, ViewOptions
@@ -134,6 +137,51 @@ def test_a_network_is_built_from_seeded_weights(run, tmp_path, photos):
     assert report["untrained"] is True
     result = run("models", "build", "s0", path, "--weights", path, status=1)
     assert "s0.onnx" in result.stderr
+
+
+def test_doctor_as_json(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("ROS_DISTRO", "somewhere")
+    found = json.loads(run("doctor", "--json").stdout)
+    assert set(found) == {"efv2_ros", "platform", "ros", "versions", "findings"}
+    assert found["efv2_ros"] == efv2_ros.__version__
+    assert found["platform"]["machine"] == platform.machine()
+    assert found["platform"]["bpu"] is False
+    assert found["ros"]["distro"] == "somewhere"
+    versions = found["versions"]
+    assert versions["python"] == platform.python_version()
+    assert versions["numpy"] == np.__version__
+    assert versions["opencv"].startswith(cv2.__version__)
+    assert versions["onnxruntime"] == pytest.importorskip("onnxruntime").__version__
+    by_subject = {each.pop("subject"): each for each in found["findings"]}
+    assert by_subject["Python"]["verdict"] == "ok"
+    missing = by_subject["model s0 .onnx"]
+    assert missing == {
+        "verdict": "missing", "detail": "not on this machine",
+        "fix": "efv2 models fetch s0 --format onnx",
+    }  # fmt: skip
+    # The same as for people, line by line.
+    shown = " ".join(run("doctor").stdout.split())
+    for subject, each in by_subject.items():
+        assert subject in shown
+        assert each["detail"] in shown
+
+
+def test_doctor_asks_libraries_that_pip_does_not_know(run, monkeypatch):
+    def unknown(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("efv2_ros.cli.doctor.version", unknown)
+    versions = json.loads(run("doctor", "--json").stdout)["versions"]
+    assert (versions["numpy"], versions["opencv"]) == (np.__version__, cv2.__version__)
+    assert versions["rosbags"] is None
+
+
+def test_doctor_survives_a_cache_that_cannot_be_read(run, tmp_path, monkeypatch):
+    folder = tmp_path / "cache/efv2_ros"
+    folder.parent.mkdir(exist_ok=True)
+    folder.symlink_to(folder)  # a loop
+    found = json.loads(run("doctor", "--json").stdout)["findings"]
+    assert [each["verdict"] for each in found if each["subject"].startswith("model")]
 
 
 def test_doctor_names_what_is_missing_and_the_cure(run):

@@ -181,14 +181,14 @@ def test_the_doctor_says_of_each_runtime_why_it_was_or_was_not_taken(machine, bp
     machine({BPU: "0", GOVERNOR.format(0): "powersave"})
     assert "has a BPU" in findings("runtime")["runtime onnx"].detail
     (governor,) = findings("CPU governor").values()
-    assert governor.cure == board.PERFORMANCE_MODE
+    assert governor.fix == board.PERFORMANCE_MODE
     assert all(".bin" in subject for subject in findings("model"))
 
 
 def test_the_doctor_misses_nothing_of_a_board_on_another_machine(machine):
     found = findings("runtime")
     assert [each.verdict for each in found.values()] == ["info"] * 3 + ["ok"]
-    assert all(not each.cure for each in found.values())
+    assert all(not each.fix for each in found.values())
     assert all(".onnx" in subject for subject in findings("model"))
 
 
@@ -196,7 +196,7 @@ def test_the_doctor_on_a_board_without_its_libraries(machine, monkeypatch):
     machine({BPU: "0"})
     found = findings("runtime")
     assert found["runtime libdnn"].verdict == "missing"
-    assert "RDK OS" in found["runtime libdnn"].cure
+    assert "RDK OS" in found["runtime libdnn"].fix
 
 
 def test_the_linker_finds_the_library(tmp_path):
@@ -212,11 +212,11 @@ def test_the_linker_finds_the_library(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("missing", "verdict", "cure"),
+    ("missing", "verdict", "fix"),
     [((), "ok", ""), (("mcap",), "info", "pip install mcap"),
      (("mcap", "rosbags"), "info", "pip install rosbags mcap")],
 )  # fmt: skip
-def test_the_doctor_says_whether_bags_can_be_read(monkeypatch, missing, verdict, cure):
+def test_the_doctor_says_whether_bags_can_be_read(monkeypatch, missing, verdict, fix):
     def installed(name):
         if name in missing:
             raise doctor.PackageNotFoundError(name)
@@ -225,4 +225,4 @@ def test_the_doctor_says_whether_bags_can_be_read(monkeypatch, missing, verdict,
     version = doctor.version
     monkeypatch.setattr(doctor, "version", installed)
     (finding,) = (each for each in examine() if each.subject == "bags")
-    assert (finding.verdict, finding.cure) == (verdict, cure)
+    assert (finding.verdict, finding.fix) == (verdict, fix)

@@ -352,4 +352,4 @@ def test_the_doctor_names_it():
     assert line().verdict == "ok"
     assert "libturbojpeg" in line().detail
     with without_library():
-        assert (line().verdict, "apt install libturbojpeg" in line().cure) == ("info", True)
+        assert (line().verdict, "apt install libturbojpeg" in line().fix) == ("info", True)
