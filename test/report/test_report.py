@@ -969,8 +969,17 @@ def test_a_recording_without_a_bag_is_named_after_the_page(efv2, tmp_path):
     assert "<title>monday</title>" in Path("monday.html").read_text()
 
 
-def test_problems_of_a_damaged_bag_are_told(tmp_path):
-    run = replace(drive(), info={"problems": ["the bag's <end> is missing"]})
-    write_report(run, tmp_path / "page.html")
+@pytest.mark.parametrize(
+    "problems", [["the bag's <end> is missing"], "the bag's <end> is missing"]
+)
+def test_problems_of_a_damaged_bag_are_told(tmp_path, problems):
+    write_report(replace(drive(), info={"problems": problems}), tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
-    assert "<end>" not in page and "the bag's <end> is missing" in html.unescape(page)
+    assert "<end>" not in page and ">the bag's <end> is missing</p>" in html.unescape(page)
+
+
+def test_facts_of_any_type_are_shown(tmp_path):
+    info = {"problems": 3, "bag": ["a"], "topic": 7, "model": {"x": 1}, "note": {"<k>": [None]}}
+    write_report(replace(drive(), info=info), tmp_path / "page.html")
+    page = html.unescape((tmp_path / "page.html").read_text())
+    assert '<p class="problem">3</p>' in page and "<dt><k></dt><dd>[null]</dd>" in page
