@@ -1,4 +1,4 @@
-"""`efv2 report`: a run as an HTML page."""
+"""`efv2 report`: turn a run into an HTML page."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from efv2_ros.replay.run import Run
     "--out",
     metavar="OUT.html",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="The page.  [default: RESULTS with the suffix .html]",
+    help="File of the page.  [default: RESULTS with the suffix .html]",
 )
 @click.option(
     "--bag",
     "bag_path",
     metavar="BAG",
     type=click.Path(path_type=Path),
-    help="The bag that was classified, for thumbnails.  [default: the one RESULTS names, if it "
-    "is here]",
+    help="The bag that was classified, for thumbnails.  [default: the bag that RESULTS names, if "
+    "it exists]",
 )
 @click.option(
     "--topic",
     default="",
-    help="Topic of the images in BAG; needed only if there are several and RESULTS names none.",
+    help="Topic of the images in BAG; only needed if BAG has several and RESULTS names none.",
 )
 def report(results: Path, out: Path | None, bag_path: Path | None, topic: str) -> None:
-    """Turn RESULTS into one HTML page: latency, drops, and which class was seen when.
+    """Turn RESULTS into one HTML page with latency, dropped images, and classes over time.
 
-    RESULTS is what efv2 replay wrote, with --jsonl (latencies only with --timings) or --out, or a
+    RESULTS is what efv2 replay wrote with --jsonl (latencies only with --timings) or --out, or a
     recording of the node's topics. The page needs no other file and no network.
     """
     from efv2_ros.replay.results import read_run

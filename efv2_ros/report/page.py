@@ -155,5 +155,5 @@ def _key_figures(run: Run, series: Series) -> list[tuple[str, str, str]]:
         ("duration", f"{duration:.2f} s" if duration < 120 else clock(duration, 1),
          "" if duration < 120 else "h:min:s" if duration >= 3600 else "min:s"),
         ("rate", f"{(total - 1) / duration:.1f}" if duration else "unknown",
-         "images a second" if duration else "no two stamps differ"),
+         "images a second" if duration else "all stamps are equal"),
     ]  # fmt: skip
