@@ -82,7 +82,7 @@ _MOST_EXAMPLES = 3
     "json_file",
     metavar="FILE",
     type=click.Path(path_type=Path, allow_dash=True, dir_okay=False),
-    help="Write all figures and the answer to each image as JSON; - prints that instead of tables.",
+    help="Write all figures and each image's answer as JSON; - prints that instead of tables.",
 )
 def evaluate(
     folder: Path,
@@ -97,7 +97,7 @@ def evaluate(
     json_file: Path | None,
     **options: Any,
 ) -> None:
-    r"""Measure the accuracy of a model on the images in DIR.
+    """Measure the accuracy of a model on the images in DIR.
 
     \b
     Without --truth, the class of an image is the first of these that exists:
@@ -114,33 +114,30 @@ def evaluate(
     Each accuracy has Wilson's 95 % interval. Two models (--compare, --compare-model) see the same
     images; their difference has a 95 % interval and the p-value of McNemar's exact test. Ctrl-C
     and SIGTERM interrupt the run, with exit status 130; the same command resumes it.
-    """
+    """  # noqa: D301 - click keeps the lines of a paragraph that starts with \b
     json_path = None if is_standard_output(json_file) else json_file
     request = replace(split_request(options), slots=slots)
     requests = [request]
     if other_runtime or other_model:
         requests.append(second_request(request, other_runtime, other_model))
     check_inputs(folder, requests, truth_file=truth_file, json_file=json_path)
-    try:
-        with ExitStack() as stack:
-            with download_bar() as on_progress:
-                models = stack.enter_context(load_models(requests, on_progress))
-            evaluation = stack.enter_context(
-                open_evaluation(
-                    folder, models, truth_file=truth_file, limit=limit, fit=fit,
-                    antialias=antialias, restart=restart,
-                )
-            )  # fmt: skip
-            _print_left_out(evaluation)
-            if not _run(evaluation):
-                sys.exit(INTERRUPTED)
-            _print_failures(evaluation.failures)
-            _print_summary(summarize(evaluation), json_file)
-            if evaluation.failures:
-                sys.exit(1)
-            evaluation.checkpoint.delete()
-    except KeyboardInterrupt:  # before the first image or after the last; answers are kept
-        sys.exit(INTERRUPTED)
+    with ExitStack() as stack:
+        with download_bar() as on_progress:
+            models = stack.enter_context(load_models(requests, on_progress))
+        evaluation = stack.enter_context(
+            open_evaluation(
+                folder, models, truth_file=truth_file, limit=limit, fit=fit, antialias=antialias,
+                restart=restart,
+            )
+        )  # fmt: skip
+        _print_left_out(evaluation)
+        if not _run(evaluation):
+            sys.exit(INTERRUPTED)
+        _print_failures(evaluation.failures)
+        _print_summary(summarize(evaluation), json_file)
+        if evaluation.failures:
+            sys.exit(1)
+        evaluation.checkpoint.delete()
 
 
 def _print_left_out(evaluation: Evaluation) -> None:
@@ -174,9 +171,7 @@ def _run(evaluation: Evaluation) -> bool:
     """Run to the end, or until Ctrl-C; then print how far it came."""
     total = len(evaluation.dataset.images)
     if evaluation.answers:
-        messages.print(
-            f"Resuming: {len(evaluation.answers):,} of {total:,} images have answers already."
-        )
+        messages.print(f"Resuming: {len(evaluation.answers):,} of {total:,} images have answers.")
     is_complete = False
     try:
         # A second Ctrl-C ends the process: models must not be closed while they run.

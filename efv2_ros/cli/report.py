@@ -75,11 +75,13 @@ def _beside(results: Path) -> Path:
 
 
 def _check_out(out: Path, inputs: Sequence[Path]) -> None:
-    """Refuse to replace what the page is made from, or a file of the bag it is made from."""
+    """Refuse to replace what the page is made from; in a bag's folder, pages may be replaced."""
     if not out.exists():
         return
     for each in inputs:
-        files = each.rglob("*") if each.is_dir() else [each]
+        files = [each]
+        if each.is_dir():
+            files = [file for file in each.iterdir() if file.suffix != ".html"]
         if any(file.exists() and out.samefile(file) for file in files):
             raise click.UsageError(f"the page would replace {out}, which it is made from")
 

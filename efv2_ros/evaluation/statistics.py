@@ -121,7 +121,7 @@ def confusion_matrix(
 
 
 def confusions(matrix: NDArray[np.int64]) -> list[tuple[int, int, int]]:
-    """List true class, predicted class and number of images of wrong answers, most frequent first."""
+    """List the wrong answers, most frequent first: true class, predicted class, images."""
     wrong = matrix.copy()
     np.fill_diagonal(wrong, 0)
     rows, columns = np.nonzero(wrong)

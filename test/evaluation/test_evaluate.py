@@ -332,6 +332,12 @@ def test_without_scipy_nothing_is_begun(run, tmp_path, monkeypatch, few):
     assert "python3-scipy" in stderr
 
 
+def test_lists_in_the_help_are_lists(run):
+    lines = [line.strip() for line in run("--help").stdout.splitlines()]
+    assert "a WordNet id in its own name: n01440764_tench.JPEG" in lines
+    assert '.json  {"NAME": CLASS, ...}' in lines
+
+
 def test_names_that_no_file_can_have(run, tmp_path, model, few):
     assert "there is no folder" in run("x" * 5000, "--model", model, status=1).stderr
     assert "cannot write" in run(few, "--model", model, "--json", "x" * 5000, status=1).stderr

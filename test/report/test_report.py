@@ -933,6 +933,11 @@ def test_the_page_replaces_nothing_that_it_is_made_from(efv2, replayed, tmp_path
         assert Path(name).read_bytes() == before
 
 
+def test_a_page_beside_the_results_is_made_anew(efv2, replayed):
+    for _ in range(2):
+        assert "wrote results/page.html" in efv2("report", "results", "-o", "results/page.html")
+
+
 def test_a_page_is_replaced_as_a_whole(efv2, replayed):
     Path("page.html").write_text("an older page")
     Path("link").hardlink_to("page.html")
