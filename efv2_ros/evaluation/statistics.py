@@ -76,7 +76,8 @@ def paired_difference(only_first: int, only_second: int, trials: int) -> Interva
     Both models saw the same images. The interval is Wald's after one image is added for either
     model: D. G. Bonett and R. M. Price, "Adjusted Wald confidence interval for a difference of
     binomial proportions based on paired data", Journal of Educational and Behavioral Statistics 37
-    (2012), 479-488. Neither SciPy nor statsmodels has an interval for paired proportions.
+    (2012), 479-488. SciPy 1.15 has no interval for paired proportions,
+    and statsmodels 0.15 has none for their difference.
 
     Args:
         only_first: Number of images that the first model alone got right.
