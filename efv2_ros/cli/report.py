@@ -1,4 +1,4 @@
-"""`efv2 report`: a run as an HTML page."""
+"""`efv2 report`: turn a run into an HTML page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from rich.filesize import decimal
 
 from efv2_ros.bags.errors import BagError
 from efv2_ros.cli.console import messages, output
-from efv2_ros.errors import Efv2Error
 from efv2_ros.replay.run import Run
 
 
@@ -24,25 +23,25 @@ from efv2_ros.replay.run import Run
     "--out",
     metavar="OUT.html",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="The page.  [default: RESULTS with the suffix .html]",
+    help="File of the page.  [default: RESULTS with the suffix .html]",
 )
 @click.option(
     "--bag",
     "bag_path",
     metavar="BAG",
     type=click.Path(path_type=Path),
-    help="The bag that was classified, for thumbnails.  [default: the one RESULTS names, if it "
-    "is here]",
+    help="The bag that was classified, for thumbnails.  [default: the bag that RESULTS names, if "
+    "it exists]",
 )
 @click.option(
     "--topic",
     default="",
-    help="Topic of the images in BAG; needed only if there are several and RESULTS names none.",
+    help="Topic of the images in BAG; only needed if BAG has several and RESULTS names none.",
 )
 def report(results: Path, out: Path | None, bag_path: Path | None, topic: str) -> None:
-    """Turn RESULTS into one HTML page: latency, drops, and which class was seen when.
+    """Turn RESULTS into one HTML page with latency, dropped images, and classes over time.
 
-    RESULTS is what efv2 replay wrote, with --jsonl (latencies only with --timings) or --out, or a
+    RESULTS is what efv2 replay wrote with --jsonl (latencies only with --timings) or --out, or a
     recording of the node's topics. The page needs no other file and no network.
     """
     from efv2_ros.replay.results import read_run
@@ -59,13 +58,13 @@ def report(results: Path, out: Path | None, bag_path: Path | None, topic: str) -
         _check_out(out, [named])
         try:
             pictures = _thumbnails(run, named, topic)
-        except Efv2Error as error:  # nobody asked for it
+        except BagError as error:  # nobody asked for it
             messages.print(f"no thumbnails: {error}", style="yellow", soft_wrap=True)
     write_report(run, out, pictures)
     thumbnails = f"{len(pictures)} thumbnails" if pictures else "no thumbnails: see --bag"
-    name, size = click.format_filename(out), decimal(out.stat().st_size)
     output.print(
-        f"wrote {name} ({len(run.frames):,} images, {thumbnails}, {size})", soft_wrap=True
+        f"wrote {out} ({len(run.frames):,} images, {thumbnails}, {decimal(out.stat().st_size)})",
+        soft_wrap=True,
     )
 
 
@@ -76,11 +75,13 @@ def _beside(results: Path) -> Path:
 
 
 def _check_out(out: Path, inputs: Sequence[Path]) -> None:
-    """Refuse to replace what the page is made from, or a file of the bag it is made from."""
+    """Refuse to replace what the page is made from; in a bag's folder, pages may be replaced."""
     if not out.exists():
         return
     for each in inputs:
-        files = each.rglob("*") if each.is_dir() else [each]
+        files = [each]
+        if each.is_dir():
+            files = [file for file in each.iterdir() if file.suffix != ".html"]
         if any(file.exists() and out.samefile(file) for file in files):
             raise click.UsageError(f"the page would replace {out}, which it is made from")
 

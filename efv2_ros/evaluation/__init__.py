@@ -1,1 +1,1 @@
-"""`efv2 evaluate`: accuracy over a folder of images whose classes are known."""
+"""Accuracy of one model, or of two to compare, over a folder of images of known classes."""

@@ -1,4 +1,4 @@
-"""A model's classes by whatever people and data sets call them."""
+"""Lookup of a model's classes by index, WordNet id or label, as data sets name them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from efv2_ros.models.labels import load_class_names
 from efv2_ros.resources import share_path
 
 _WNID = re.compile(r"(?<![A-Za-z0-9])n[0-9]{8}(?![0-9])")
-"""A WordNet id, alone or in a name that goes on, as `n02085620-Chihuahua`."""
+"""A WordNet id, alone or within a longer name such as `n02085620-Chihuahua`."""
 
 _INDEX = re.compile(r"[+-]?[0-9]{1,9}")
 
@@ -20,15 +20,18 @@ _IMAGENET_CLASSES = 1000
 
 
 class EvaluationError(Efv2Error):
-    """An evaluation that cannot be made; the message says what to change."""
+    """An evaluation that is not possible; the message says what to change."""
 
 
 class Classes:
-    """Finds the class that a text means.
+    """The classes of a model, to be found by a name.
 
     Args:
-        names: For each class, in the order of the model's outputs, all that it is called; may be
-            empty. WordNet ids among them are found in longer texts too.
+        names: All names of each class, in the order of the model's outputs; may be empty. A
+            WordNet id among them is also found within a longer text.
+
+    Attributes:
+        count: Number of classes.
     """
 
     def __init__(self, names: Sequence[Sequence[str]]) -> None:
@@ -42,13 +45,13 @@ class Classes:
 
     @classmethod
     def of(cls, model: Model) -> Classes:
-        """The classes of a model: by its labels file's names, and ImageNet's by WordNet ids.
+        """Make the classes of a model from its labels file.
 
-        A model of 1000 classes whose labels file has no ids is taken for one of ImageNet-1k, in
-        the usual order of its outputs.
+        A model of 1000 classes whose labels file has no WordNet ids is assumed to be of
+        ImageNet-1k, with its outputs in the usual order, and gets those ids.
 
         Raises:
-            LabelsError: The labels file is not there any more.
+            LabelsError: The labels file cannot be read any more.
         """
         spec, count = model.file.spec, model.runtime.info.classes
         names: Sequence[tuple[str, ...]] = [()] * count
@@ -61,13 +64,14 @@ class Classes:
         return cls(names)
 
     def find(self, text: str) -> int | None:
-        """The class that a text means, None where the model has no such class.
+        """Find the class that a text names; None if the model has no such class.
 
-        The first of: a name or id just as the labels file has it; a WordNet id somewhere in the
-        text; a class index, counted from 0; a name but for case, spaces and punctuation.
+        The text is tried in this order as: a name or id exactly as in the labels file; a text that
+        holds a WordNet id; a class index from 0; a name regardless of case, spaces and
+        punctuation.
 
         Raises:
-            EvaluationError: An index beyond the model's classes, or a name that two of them have.
+            EvaluationError: The index is beyond the model's classes, or two classes have the name.
         """
         text = text.strip()
         if text in self._exact:
@@ -80,11 +84,11 @@ class Classes:
         return self._single(self._loose, _loosely(text))
 
     def find_wnid(self, text: str) -> int | None:
-        """The class of the WordNet id in a text; None without one, or for another's class."""
+        """Find the class of the WordNet id in a text; None without an id or such a class."""
         return self.find(text) if _WNID.search(text) else None
 
     def index(self, number: int) -> int:
-        """A class index that was given as such.
+        """Check a class index and return it.
 
         Raises:
             EvaluationError: The model has no such class.
@@ -105,13 +109,13 @@ class Classes:
 
 @cache
 def imagenet_wnids() -> tuple[str, ...]:
-    """The WordNet ids of ImageNet-1k in the usual order, that of the ids."""
+    """Return the WordNet ids of ImageNet-1k in the usual order, which is ascending."""
     path = share_path("models", "labels", "imagenet1k.json")
     return tuple(names[0] for names in load_class_names(path, _IMAGENET_CLASSES))
 
 
 def _enter(names: dict[str, int | None], name: str, class_id: int) -> None:
-    """Notes a name; None stands for several classes."""
+    """Add a name; the value None marks a name of several classes."""
     if name:
         names[name] = class_id if names.get(name, class_id) == class_id else None
 

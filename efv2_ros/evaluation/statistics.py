@@ -76,7 +76,8 @@ def paired_difference(only_first: int, only_second: int, trials: int) -> Interva
     Both models saw the same images. The interval is Wald's after one image is added for either
     model: D. G. Bonett and R. M. Price, "Adjusted Wald confidence interval for a difference of
     binomial proportions based on paired data", Journal of Educational and Behavioral Statistics 37
-    (2012), 479-488. Neither SciPy nor statsmodels has an interval for paired proportions.
+    (2012), 479-488. SciPy 1.15 has no interval for paired proportions,
+    and statsmodels 0.15 has none for their difference.
 
     Args:
         only_first: Number of images that the first model alone got right.
@@ -91,9 +92,10 @@ def paired_difference(only_first: int, only_second: int, trials: int) -> Interva
 
 
 def cosine(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
-    """Cosine of the angle between two models' logits, float32 of shape (classes,).
+    """Compute the cosine of the angle between two models' logits, float32 of shape (classes,).
 
-    Classes that a model rules out, by minus infinity, are left out. 0 where nothing remains.
+    Classes that a model rules out with a logit of minus infinity are left out. The result is 0 if
+    nothing remains.
     """
     finite = np.isfinite(first) & np.isfinite(second)
     a, b = first[finite].astype(np.float64), second[finite].astype(np.float64)
@@ -104,7 +106,12 @@ def cosine(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
 def confusion_matrix(
     class_ids: Sequence[int], predicted: Sequence[int], classes: int
 ) -> NDArray[np.int64]:
-    """How many images of each class (row) were taken for which (column).
+    """Count the images of each class (row) by their predicted class (column).
+
+    Args:
+        class_ids: True class of each image.
+        predicted: Predicted class of each image.
+        classes: Number of classes.
 
     Returns:
         int64 of shape (classes, classes).
@@ -115,7 +122,7 @@ def confusion_matrix(
 
 
 def confusions(matrix: NDArray[np.int64]) -> list[tuple[int, int, int]]:
-    """Class, class it was taken for, and how often: the most frequent first."""
+    """List the wrong answers, most frequent first: true class, predicted class, images."""
     wrong = matrix.copy()
     np.fill_diagonal(wrong, 0)
     rows, columns = np.nonzero(wrong)

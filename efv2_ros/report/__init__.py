@@ -1,1 +1,1 @@
-"""A run as one self-contained HTML page: latency, drops, and which class was seen when."""
+"""The report: a run as one self-contained HTML page with latency, drops and classes over time."""

@@ -89,7 +89,7 @@ def summarize_classes(
 
 
 class _Timeline:
-    """Segments with the names and colours of their classes."""
+    """Segments of a run together with the names and colours of their classes."""
 
     def __init__(self, run: Run, series: Series, found: Segments) -> None:
         self._series, self._segments = series, found
@@ -164,7 +164,7 @@ def _score(series: Series) -> Curve:
 
 
 def _score_range(low: float, high: float, before: str = "score ") -> str:
-    """Empty where there are no scores."""
+    """Format a range of scores; empty without scores."""
     if np.isnan(high):
         return ""
     first, last = f"{low:.1%}", f"{high:.1%}"
@@ -178,10 +178,10 @@ def _name(run: Run, class_id: int | None) -> str:
 
 
 def _colours(class_ids: Sequence[int | None], groups: Sequence[Sequence[int]]) -> dict[int, str]:
-    """A class of the style sheet for each class of the model.
+    """Choose a class of the style sheet for each class of the model.
 
-    A colour goes with the class id, so that pages about the same model are alike, unless a more
-    frequent class has it.
+    The colour depends on the class id, so that pages about the same model are alike, unless a
+    more frequent class has the same colour.
     """
     colours, free = {}, list(range(LANES))
     for group in groups:

@@ -61,7 +61,7 @@ def _reasons(run: Run, series: Series, cause: str) -> list[str]:
     if len(first) > _MOST_REASONS:
         reasons.append(f"and {count(len(first) - _MOST_REASONS, 'other reason')}")
     if run.lost.get(cause):
-        reasons.append(f"{run.lost[cause]:,} of them counted only, without a stamp")
+        reasons.append(f"{run.lost[cause]:,} of them were only counted, without a stamp")
     return reasons
 
 

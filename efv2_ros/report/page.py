@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
@@ -51,31 +52,42 @@ def write_report(
 
 
 def _render(run: Run, thumbnails: Mapping[int, NDArray[np.uint8]], path: Path) -> str:
-    """Fill in the templates."""
+    values = series(run)
+    return (
+        _environment()
+        .get_template("page.html")
+        .render(
+            header=_header(run, values, path),
+            axis=values.axis,
+            ticks=charts.axis_ticks(values.axis),
+            has_low_marks=values.positions.size > COLUMNS,
+            latency=summarize_latency(values),
+            drops=summarize_drops(run, values),
+            classes=summarize_classes(run, values, encode(thumbnails)),
+        )
+    )
+
+
+@cache
+def _environment() -> Environment:
+    """Make the environment of the templates: what they may use besides the values of a page."""
     environment = Environment(
         loader=PackageLoader(__package__), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
+    script = _read("page.js")
     environment.globals.update(
         {name: getattr(charts, name) for name in charts.HEIGHTS},
-        count=count, COLUMNS=COLUMNS, LANES=LANES, OTHER=classes.OTHER,
-    )  # fmt: skip
-    script = _read("page.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    values = series(run)
-    return environment.get_template("page.html").render(
         version=__version__,
         style=Markup(_read("page.css")),
         script=Markup(script),
-        script_digest=digest,
-        header=_header(run, values, path),
-        axis=values.axis,
-        ticks=charts.axis_ticks(values.axis),
-        has_low_marks=values.positions.size > COLUMNS,
-        latency=summarize_latency(values),
-        drops=summarize_drops(run, values),
-        classes=summarize_classes(run, values, encode(thumbnails)),
+        script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        count=count,
+        COLUMNS=COLUMNS,
+        LANES=LANES,
+        OTHER=classes.OTHER,
     )
+    return environment
 
 
 def _read(name: str) -> str:
@@ -102,10 +114,11 @@ class Header(NamedTuple):
 
 def _header(run: Run, series: Series, path: Path) -> Header:
     bag, model, runtime = (str(run.info.get(key) or "") for key in ("bag", "model", "runtime"))
+    problems = run.info.get("problems") or []
     return Header(
         Path(bag).name or path.stem,
         " on ".join(filter(None, [model, runtime])),
-        [_text(each) for each in run.info.get("problems") or []],
+        [_text(each) for each in (problems if isinstance(problems, list) else [problems])],
         _key_figures(run, series),
         _facts(run),
     )
@@ -142,5 +155,5 @@ def _key_figures(run: Run, series: Series) -> list[tuple[str, str, str]]:
         ("duration", f"{duration:.2f} s" if duration < 120 else clock(duration, 1),
          "" if duration < 120 else "h:min:s" if duration >= 3600 else "min:s"),
         ("rate", f"{(total - 1) / duration:.1f}" if duration else "unknown",
-         "images a second" if duration else "no two stamps differ"),
+         "images a second" if duration else "all stamps are equal"),
     ]  # fmt: skip

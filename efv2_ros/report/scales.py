@@ -1,4 +1,4 @@
-"""Vertical and logarithmic scales, ticks, and figures for people."""
+"""Linear and logarithmic scales, ticks, and the formatting of figures."""
 
 from __future__ import annotations
 
@@ -10,24 +10,23 @@ import numpy as np
 from efv2_ros.report.series import Axis, Floats, clock
 
 _MINUTES = (60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400)
-"""Steps of a time axis in seconds, from where decimal ones would not be round."""
-
+"""Steps in seconds of a time axis that is labelled in minutes."""
 
 _SANE = (1e-6, 1e12)
-"""Milliseconds from a nanosecond to decades: what scales tell apart at most."""
+"""Least and greatest milliseconds that scales distinguish: a nanosecond and 32 years."""
 
 _INTERVALS = 3
-"""Between the ticks of a linear scale, about."""
+"""Approximate number of intervals between the ticks of a linear scale."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Maps values to 0..1.
+    """A mapping of values to 0..1.
 
     Attributes:
-        low: What is mapped to 0.
-        high: What is mapped to 1.
-        logarithmic: Whether equal ratios, not equal differences, are equally far apart.
+        low: Value that is mapped to 0.
+        high: Value that is mapped to 1.
+        logarithmic: Whether the scale is logarithmic instead of linear.
     """
 
     low: float
@@ -35,14 +34,14 @@ class Scale:
     logarithmic: bool = False
 
     def __call__(self, values: Floats) -> Floats:
-        """Where values lie; those outside lie on the nearer end."""
+        """Map values; those outside the scale are clipped to its ends."""
         if self.logarithmic:
             ratios: Floats = np.log(np.maximum(values, self.low) / self.low)
             return (ratios / math.log(self.high / self.low)).clip(0.0, 1.0)
         return ((values - self.low) / (self.high - self.low)).clip(0.0, 1.0)
 
     def ticks(self, most: int) -> list[float]:
-        """At most so many round values within, in order."""
+        """Choose round values within the scale, ascending, at most `most` of them."""
         if not self.logarithmic:
             return steps(self.low, self.high, _round_step((self.high - self.low) / most))
         exponents = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
@@ -59,7 +58,7 @@ class Scale:
 
 
 def linear_scale(values: Floats) -> Scale:
-    """From 0, or below the lowest value if that is negative, to the tick above the highest."""
+    """Make a scale from 0, or a tick below a negative minimum, to the tick above the maximum."""
     low, high = min(0.0, float(values.min())), max(0.0, float(values.max()))
     if high - low < _SANE[0]:
         return Scale(0.0, 1.0)
@@ -68,7 +67,7 @@ def linear_scale(values: Floats) -> Scale:
 
 
 def logarithmic_scale(values: Floats) -> Scale:
-    """From below the lowest to above the highest value that is positive: at least a decade."""
+    """Make a scale that spans all positive values and at least a decade."""
     positive = values[values > 0].clip(*_SANE)
     low, high = (float(positive.min()), float(positive.max())) if positive.size else (0.1, 1.0)
     spare = max(1.2, math.sqrt(10 / (high / low)))
@@ -76,7 +75,7 @@ def logarithmic_scale(values: Floats) -> Scale:
 
 
 def time_ticks(axis: Axis, most: int) -> list[tuple[float, str]]:
-    """At most so many positions of the axis, with what is written at them."""
+    """Choose round positions on the axis, at most about `most`, and format them."""
     least = (axis.end - axis.start) / most
     if axis.unit == "images":
         step = max(1.0, _round_step(least))
@@ -89,13 +88,13 @@ def time_ticks(axis: Axis, most: int) -> list[tuple[float, str]]:
 
 
 def steps(low: float, high: float, step: float) -> list[float]:
-    """All multiples of `step` in a range."""
+    """Return all multiples of `step` in a range."""
     first, last = math.ceil(low / step), math.floor(high / step)
     return [number * step for number in range(first, last + 1)]
 
 
 def _round_step(least: float) -> float:
-    """The next of 1, 2 and 5 times a power of ten."""
+    """Round up to 1, 2 or 5 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(least))
     return next(each * power for each in (1, 2, 5, 10) if each * power >= least * (1 - 1e-9))
 
@@ -105,7 +104,7 @@ def _tick(value: float) -> str:
 
 
 def figure(milliseconds: float) -> str:
-    """A duration with three digits that count, without its unit."""
+    """Format a duration with three significant digits, without its unit."""
     if abs(milliseconds) >= 100:
         return f"{milliseconds:.0f}"
     decimals = 2 - math.floor(math.log10(max(abs(milliseconds), 1e-3)))

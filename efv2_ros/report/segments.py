@@ -1,4 +1,4 @@
-"""The class timeline: which class was the best for how long, and which images to show for it."""
+"""Segments of the class timeline, and the choice of the images that are shown for them."""
 
 from __future__ import annotations
 
@@ -10,29 +10,28 @@ import numpy as np
 from efv2_ros.report.series import Axis, Floats, Indices, Series
 
 THUMBNAILS = 40
-"""Most images shown."""
+"""Most images that are shown."""
 
 LANES = 8
-"""Most classes, or causes of drops, with a lane of their own; the rest shares one."""
+"""Most classes, or causes of drops, with a lane of their own; all others share one lane."""
 
 _PART = 8
-"""Columns of a lane that intervals share which are too small to be seen."""
+"""Number of columns within which intervals too short to be visible are drawn as one bar."""
 
 
 class Segments(NamedTuple):
-    """Consecutive results with the same best class; arrays with an entry for each segment.
+    """Runs of consecutive results with the same best class; arrays with an entry for each.
 
-    Dropped images in between do not end a segment, a pause does.
+    A dropped image does not end a segment, a pause does.
 
     Attributes:
         classes: Indices into the `class_ids` of the series.
-        start: Position of the left end on the axis, float64.
-        end: Position of the right end, float64: where the next one starts, unless there is a
-            pause.
-        images: Number of results.
-        best: Index in the run of the image with the highest score; of equal ones, the first.
-        low: Lowest score, float64, NaN without results.
-        high: Highest score, float64, NaN without results.
+        start: Left ends on the axis, float64.
+        end: Right ends, float64: the start of the next segment unless there is a pause.
+        images: Numbers of results.
+        best: Index in the run of the image with the highest score; of equal scores, the first.
+        low: Lowest scores, float64, NaN without results.
+        high: Highest scores, float64, NaN without results.
     """
 
     classes: Indices
@@ -45,7 +44,7 @@ class Segments(NamedTuple):
 
 
 def segments(series: Series) -> Segments:
-    """The segments of a run, from left to right."""
+    """Find the segments of a run, from left to right."""
     classes, scores = series.classes, series.scores
     positions = series.positions[series.classified] - series.before
     paused = series.pauses(positions)
@@ -65,14 +64,14 @@ def segments(series: Series) -> Segments:
 
 
 def lanes(keys: Indices, weights: Indices) -> list[list[int]]:
-    """Keys grouped into lanes: the `LANES` that weigh most have one each, the rest shares one.
+    """Group keys into lanes: one for each of the `LANES` heaviest keys, one for all others.
 
     Args:
-        keys: What is counted, integers from 0; may repeat.
-        weights: How much each counts.
+        keys: Integers from 0; a key may occur several times.
+        weights: Weight of each occurrence.
 
     Returns:
-        The keys of each lane, the heaviest first; of equal ones, the lower key first.
+        The keys of each lane, the heaviest first; of equal weights, the lower key first.
     """
     totals = np.bincount(keys, weights)
     ranked = [int(key) for key in np.argsort(-totals, kind="stable") if totals[key]]
@@ -82,11 +81,11 @@ def lanes(keys: Indices, weights: Indices) -> list[list[int]]:
 
 
 def chosen(segments: Segments) -> list[int]:
-    """The segments to show an image of, at most `THUMBNAILS`, from left to right.
+    """Choose the segments to show an image of, at most `THUMBNAILS`, from left to right.
 
-    All if there are few. Else half of the places go to different classes, the most frequent
-    first, each with its longest segment; and the other half to the longest segments of equal
-    parts of the run.
+    Up to that number, all are chosen. Of more, half of the places go to different classes, the
+    most frequent first, each with its longest segment; the other half goes to the longest
+    segments of equal parts of the run.
     """
     count = segments.classes.size
     if count <= THUMBNAILS:
@@ -95,7 +94,7 @@ def chosen(segments: Segments) -> list[int]:
     firsts = longest[np.unique(segments.classes[longest], return_index=True)[1]]
     totals = np.bincount(segments.classes, segments.images)[segments.classes[firsts]]
     taken = set(firsts[np.argsort(-totals, kind="stable")][: THUMBNAILS // 2].tolist())
-    # Of each part of the run in turn the longest that is not taken yet, until all are given out.
+    # From each part in turn, take its longest free segment; then fill up with the longest of all.
     left, right = segments.start[0], segments.start[-1]
     places = (segments.start - left) / (right - left) if right > left else np.zeros(count)
     free = THUMBNAILS - len(taken)
@@ -111,13 +110,13 @@ def chosen(segments: Segments) -> list[int]:
 
 
 class Piece(NamedTuple):
-    """What is drawn of a lane as one bar.
+    """A bar of a lane, which stands for one interval or for several short ones.
 
     Attributes:
         left: Left end on the axis.
         right: Right end on the axis.
-        share: How much of what lies between the ends is covered, 0 to 1.
-        members: Indices of the intervals that the bar stands for.
+        share: Share of the bar's width that its intervals cover, 0 to 1.
+        members: Indices of the bar's intervals.
     """
 
     left: float
@@ -127,11 +126,11 @@ class Piece(NamedTuple):
 
 
 def pieces(axis: Axis, start: Floats, end: Floats) -> list[Piece]:
-    """A bar for each interval that can be seen, and one for all others of the same part of a lane.
+    """Make the bars of a lane: one for each visible interval, one for neighbouring short ones.
 
     Args:
         axis: The axis.
-        start: Left ends in order, float64.
+        start: Left ends of the intervals, ascending, float64.
         end: Right ends, float64.
     """
     small = end - start < axis.column / 2

@@ -1,4 +1,4 @@
-"""A run as arrays: where each image lies on the horizontal axis, its class and its latencies."""
+"""Arrays of a run for the charts: positions on the time axis, classes, scores, latencies."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
 COLUMNS = 1000
-"""Into so many columns a chart is divided when there are more images than that."""
+"""Number of columns of a chart; a run with more images than that is summarised by column."""
 
 _PAUSE = 10
-"""Median intervals without a result after which a line or a segment ends."""
+"""Number of median intervals without a result after which a line or a segment ends."""
 
 STAGE_ORDER = ("read", *STAGES, END_TO_END)
-"""What an image goes through, from a bag or a camera on; stages of other names come last."""
+"""Order of the stages, from the bag or the camera on; stages of other names come last."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,10 +31,10 @@ class Axis:
     """The horizontal axis that all charts over time share.
 
     Attributes:
-        unit: `seconds` from the first stamp; or `images`, counted from 1, where all stamps are
-            the same.
-        start: The left end, in `unit`.
-        end: The right end: the last image has a width, too.
+        unit: `seconds` since the first stamp; or `images`, counted from 1, if all stamps are
+            equal.
+        start: Left end, in `unit`.
+        end: Right end, in `unit`; the last image has a width too.
     """
 
     unit: Literal["seconds", "images"]
@@ -43,21 +43,21 @@ class Axis:
 
     @property
     def column(self) -> float:
-        """What one of `COLUMNS` takes, about a pixel."""
+        """Width of one of the `COLUMNS`, about a pixel, in `unit`."""
         return (self.end - self.start) / COLUMNS
 
     def share(self, positions: Floats) -> Floats:
-        """Positions as shares of the axis' length, 0 to 1."""
+        """Convert positions to shares of the axis' length, 0 to 1."""
         return (positions - self.start) / (self.end - self.start)
 
     def text(self, position: float) -> str:
-        """A position for people, such as `12.30 s`, `1:02.3`, `1:01:02.3` or `image 7`."""
+        """Format a position, for example `12.30 s`, `1:02.3`, `1:01:02.3` or `image 7`."""
         if self.unit == "images":
             return f"image {round(position)}"
         return f"{position:.2f} s" if self.end < 120 else clock(position, 1)
 
     def range_text(self, start: float, end: float) -> str:
-        """A range of positions for people."""
+        """Format a range of positions."""
         if self.unit == "images":
             left, right = math.ceil(start), max(math.ceil(start), math.floor(end))
             return f"image {left}" if left == right else f"images {left} to {right}"
@@ -66,7 +66,7 @@ class Axis:
 
 
 def clock(seconds: float, decimals: int = 0) -> str:
-    """Seconds as `minutes:seconds`, or `hours:minutes:seconds` where there are hours."""
+    """Format seconds as `minutes:seconds`, from an hour on as `hours:minutes:seconds`."""
     minutes, rest = divmod(round(seconds, decimals), 60)
     hours, minutes = divmod(int(minutes), 60)
     width = 2 + (decimals and decimals + 1)
@@ -76,20 +76,20 @@ def clock(seconds: float, decimals: int = 0) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """What the charts draw, an entry for each image of the run unless it is said otherwise.
+    """Arrays that the charts draw, with an entry for each image of the run unless noted.
 
     Attributes:
         axis: The horizontal axis.
-        positions: Of the images on the axis, float64.
-        width: What one image takes of the axis: the median interval.
-        before: How much of it lies before the image's position.
+        positions: Positions of the images on the axis, float64.
+        width: Width of one image on the axis: the median interval.
+        before: Part of the width that lies before the image's position.
         duration: Seconds from the first to the last stamp.
-        stages: Milliseconds by stage, float64, NaN where not known; in the order of the stages,
-            whose names have spaces for underscores.
+        stages: Milliseconds by stage, float64, NaN if unknown; in the order of the stages, whose
+            names have spaces instead of underscores.
         classified: Indices of the images that were not dropped.
         classes: Best class of each classified image, as an index into `class_ids`.
-        scores: Its score, float64, NaN without a result.
-        class_ids: The best classes that occur; None of images without any result.
+        scores: Score of that class, float64, NaN for an image without a result.
+        class_ids: The best classes that occur; None stands for images without a result.
     """
 
     axis: Axis
@@ -104,10 +104,10 @@ class Series:
     class_ids: Sequence[int | None]
 
     def pauses(self, positions: Floats) -> NDArray[np.bool_]:
-        """Whether each position is the first after a pause; the first one is not.
+        """Tell which positions are the first after a pause; the first of all is not.
 
         Args:
-            positions: In order, float64.
+            positions: Ascending positions, float64.
         """
         steps = np.diff(positions, prepend=positions[:1])
         usual = float(np.median(steps[1:])) if steps.size > 1 else 0.0
@@ -115,7 +115,7 @@ class Series:
 
 
 def series(run: Run) -> Series:
-    """The arrays of a run."""
+    """Make the arrays of a run."""
     stamps = [frame.header.nanoseconds for frame in run.frames]
     first = min(stamps, default=0)
     seconds = np.array([(stamp - first) / 1e9 for stamp in stamps])
@@ -157,14 +157,14 @@ def _stages(run: Run) -> dict[str, Floats]:
 
 
 class Envelope(NamedTuple):
-    """Values to be drawn, from left to right, float64; NaN-free.
+    """Values to draw, from left to right, float64 without NaN.
 
     Attributes:
-        positions: On the axis; where values are summarised, the middle of their column.
+        positions: Positions on the axis; of summarised values, the middle of their column.
         low: The value, or the lowest of the column.
         middle: The value, or the median of the column.
         high: The value, or the highest of the column.
-        summarised: Whether a column stands for several images.
+        summarised: Whether a column may stand for several images.
     """
 
     positions: Floats
@@ -175,12 +175,12 @@ class Envelope(NamedTuple):
 
 
 def envelope(axis: Axis, positions: Floats, values: Floats) -> Envelope:
-    """Values as they are if they are few, else the range and the median of each column.
+    """Keep at most `COLUMNS` values as they are; summarise more by column: range and median.
 
     Args:
-        axis: Whose `COLUMNS` equal parts are the columns.
-        positions: On the axis, float64.
-        values: float64; those that are NaN are left out.
+        axis: The axis; its `COLUMNS` equal parts are the columns.
+        positions: Positions of the values on the axis, float64.
+        values: The values, float64; NaN is left out.
     """
     known = ~np.isnan(values)
     positions, values = positions[known], values[known]

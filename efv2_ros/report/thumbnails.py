@@ -1,4 +1,4 @@
-"""Small pictures of the images worth showing: which those are, found in a bag, and as JPEG."""
+"""Thumbnails: which images to show, reading them from a bag, and encoding them as JPEG."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from efv2_ros.report.series import series
 from efv2_ros.vision.frame import Frame, FrameError, Header
 
 MOST_PIXELS = 160
-"""Width or height of a thumbnail, whichever is longer."""
+"""Length of a thumbnail's longer side, in pixels."""
 
 _BUDGET = 120_000
-"""Bytes that the JPEGs of a page may take; as text in the page they are a third more."""
+"""Most bytes of all JPEGs of a page; as Base64 they take a third more."""
 
 _QUALITIES = (70, 60, 50, 40, 30, 20)
-"""Of the JPEGs: the first with which they keep to the budget, else the last."""
+"""JPEG qualities to try: the first that keeps to the budget is used, else the last."""
 
 
 def wanted_thumbnails(run: Run) -> list[int]:
-    """Indices in `run.frames` of the images that the report shows if it gets them, in order."""
+    """Return the indices in `run.frames` of the images that the report would show, ascending."""
     found = segments(series(run))
     return sorted(int(found.best[each]) for each in chosen(found))
 
@@ -38,20 +38,20 @@ def wanted_thumbnails(run: Run) -> list[int]:
 def find_thumbnails(
     run: Run, wanted: Sequence[int], images: Iterable[Frame | Unreadable]
 ) -> dict[int, NDArray[np.uint8]]:
-    """Picks images out of those that a run was made from.
+    """Find the wanted images among those that a run was made from.
 
-    An image is known by its stamp; of several with the same, the first in `images` is the first
-    in the run.
+    Images are matched by stamp. Of several images with the same stamp, the first in `images`
+    matches the first in the run, and so on.
 
     Args:
         run: The run.
         wanted: Indices in `run.frames`.
-        images: Of the bag's topic in their order, as from `Bag.images`; read up to the last one
-            wanted.
+        images: Images of the bag's topic in their order, as from `Bag.images`. They are read up
+            to the last wanted one.
 
     Returns:
         BGR pictures by index, uint8 of shape (height, width, 3), at most `MOST_PIXELS` wide and
-        high. Those that are not in `images`, or are no picture that can be read, are left out.
+        high. Images that are missing or cannot be decoded are left out.
     """
     pictures: dict[int, NDArray[np.uint8]] = {}
     seen: Counter[int] = Counter()
@@ -70,7 +70,7 @@ def find_thumbnails(
 
 
 def _key(header: Header, seen: Counter[int]) -> tuple[int, int]:
-    """The stamp, and how many images had it up to this one."""
+    """Return the stamp in nanoseconds, and how many images had it up to this one."""
     seen[header.nanoseconds] += 1
     return header.nanoseconds, seen[header.nanoseconds]
 
@@ -89,8 +89,8 @@ class Thumbnail(NamedTuple):
 
     Attributes:
         uri: The JPEG as a `data:` URI.
-        width: In pixels.
-        height: In pixels.
+        width: Width in pixels.
+        height: Height in pixels.
     """
 
     uri: str
@@ -99,7 +99,7 @@ class Thumbnail(NamedTuple):
 
 
 def encode(pictures: Mapping[int, NDArray[np.uint8]]) -> dict[int, Thumbnail]:
-    """Thumbnails of BGR pictures, uint8 of shape (height, width, 3) and any size."""
+    """Encode BGR pictures, uint8 of shape (height, width, 3) and any size, as thumbnails."""
     small = {index: _shrink(picture) for index, picture in pictures.items()}
     for quality in _QUALITIES:
         jpegs = {

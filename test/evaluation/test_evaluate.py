@@ -332,6 +332,12 @@ def test_without_scipy_nothing_is_begun(run, tmp_path, monkeypatch, few):
     assert "python3-scipy" in stderr
 
 
+def test_lists_in_the_help_are_lists(run):
+    lines = [line.strip() for line in run("--help").stdout.splitlines()]
+    assert "a WordNet id in its own name: n01440764_tench.JPEG" in lines
+    assert '.json  {"NAME": CLASS, ...}' in lines
+
+
 def test_names_that_no_file_can_have(run, tmp_path, model, few):
     assert "there is no folder" in run("x" * 5000, "--model", model, status=1).stderr
     assert "cannot write" in run(few, "--model", model, "--json", "x" * 5000, status=1).stderr
@@ -530,7 +536,7 @@ def test_images_that_fail_are_counted_and_the_rest_goes_on(report, run, tmp_path
     for broken in ("4/1.png", "7/1.png", "9/1.png"):
         (few / broken).write_bytes(whole)
     result = run(few, "--model", model, "--fit", "stretch")
-    assert "Going on: 9 of 12 images" in result.stderr
+    assert "Resuming: 9 of 12 images" in result.stderr
     assert not checkpoints()
 
 
@@ -587,9 +593,9 @@ def test_a_bpu_that_is_lost_ends_the_run_which_can_go_on(bpu, run, twins):
                  "--infer-timeout", 0.05, *BPU]  # fmt: skip
     bpu.set(dead_at=3)
     result = run(*arguments, status=1)
-    assert "the same command goes on" in " ".join(result.stderr.split())
+    assert "The same command resumes" in " ".join(result.stderr.split())
     bpu.reset()
-    assert "Going on: " in run(*arguments).stderr
+    assert "Resuming: " in run(*arguments).stderr
 
 
 def test_errors_before_the_first_image(run, tmp_path, model, few):
@@ -617,16 +623,16 @@ def test_a_cache_that_cannot_be_written_is_said(run, tmp_path, monkeypatch, mode
 
 @pytest.fixture
 def begun(twins, tmp_path):
-    """`begun(start)` starts a slow evaluation and waits until three images are done."""
+    """`begun(disposition)` starts a slow evaluation and waits until three images are done."""
     folder, images = twins
     random = np.random.RandomState(6)
     for number in range(5, 60):
         write(images / f"{number % 9}/{number}.png", picture(blocks(random), random))
     command = [str(images), "--model", str(folder), "--runtime", "libdnn", *BPU]
 
-    def begun(start=SIGINT_DEFAULT):
+    def begun(disposition=SIGINT_DEFAULT):
         process = subprocess.Popen(
-            [*start, sys.executable, "-m", "efv2_ros.cli", "evaluate", *command],
+            [*disposition, sys.executable, "-m", "efv2_ros.cli", "evaluate", *command],
             env=standins.environment(duration_us=100_000), stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
@@ -666,7 +672,7 @@ def overwrite(path):
 def test_ctrl_c_and_the_same_command_again(interrupted, run, report, number):
     status, stderr, command, done = interrupted(number)
     assert status == 130
-    assert f"Stopped: {len(done)} of 60 images are done, and the same command goes on" in " ".join(
+    assert f"Stopped: {len(done)} of 60 images have answers. The same command resumes" in " ".join(
         stderr.split()
     )
     assert 3 <= len(done) < 50
@@ -674,7 +680,7 @@ def test_ctrl_c_and_the_same_command_again(interrupted, run, report, number):
     for path in done:
         overwrite(path)  # whoever reads it again fails
     result = run(*command, "--json", "-")
-    assert f"Going on: {len(done)} of 60" in result.stderr
+    assert f"Resuming: {len(done)} of 60" in result.stderr
     found = json.loads(result.stdout)
     for each in ("images", "models", "answers", "failed"):
         assert found[each] == whole[each]
@@ -709,7 +715,7 @@ def test_a_torn_line_is_done_anew(interrupted, run):
     (checkpoint,) = checkpoints()
     checkpoint.write_bytes(checkpoint.read_bytes()[:-20] + b"\x00\xff")
     result = run(*command)
-    assert f"Going on: {len(done) - 1} of 60" in result.stderr
+    assert f"Resuming: {len(done) - 1} of 60" in result.stderr
     assert "60 images" in result.stdout
 
 
@@ -723,7 +729,7 @@ def test_a_file_of_anything_else_is_no_checkpoint(interrupted, run):
             entries.append(json.dumps({"file": name, **version, "best": best, "cosine": None}))
     checkpoint.write_text("\n".join(entries))
     result = run(*command)
-    assert "Going on" not in result.stderr
+    assert "Resuming" not in result.stderr
     assert "60 images" in result.stdout
 
 
@@ -747,7 +753,7 @@ def test_answers_are_kept_at_once_and_after_a_torn_line(tmp_path):
 def test_restart(interrupted, run):
     _, _, command, _ = interrupted(signal.SIGKILL)
     result = run(*command, "--restart")
-    assert "Going on" not in result.stderr
+    assert "Resuming" not in result.stderr
     assert "60 images" in result.stdout
     assert not checkpoints()
 
@@ -759,6 +765,6 @@ def test_another_option_has_another_checkpoint(interrupted, run, tmp_path):
     for more in (["--fit", "stretch"], ["--no-antialias"], ["--nv12-range", "limited"],
                  ["--truth", truth], ["--limit", 20], ["--compare", "onnx"],
                  ["--compare", "hbm"]):  # fmt: skip
-        assert "Going on" not in run(*command, *more).stderr
+        assert "Resuming" not in run(*command, *more).stderr
     assert len(checkpoints()) == 1
-    assert "Going on" in run(*command, "--slots", 3).stderr  # the answers are the same
+    assert "Resuming" in run(*command, "--slots", 3).stderr  # the answers are the same

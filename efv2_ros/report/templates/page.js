@@ -1,6 +1,7 @@
 "use strict";
-// All that is here is also told without a script, by titles and tables. It adds: a line through all
-// charts at the pointer, with the values there; what a mark is, at once and for the keyboard too.
+// The page is complete without this script; titles and tables say everything. The script adds a
+// line through all charts at the pointer with the values there, and shows what a mark is at once,
+// also for the keyboard.
 const clock = (figure, position) => {
   if (figure.dataset.unit === "images") return `image ${Math.round(position)}`;
   if (Number(figure.dataset.end) < 120) return `${position.toFixed(2)} s`;
@@ -73,13 +74,13 @@ for (const figure of document.querySelectorAll("figure.time")) {
   for (const mark of marks) {
     const title = mark.querySelector("title");
     mark.setAttribute("aria-label", title.textContent);
-    title.remove(); // or the browser would show it as well
+    title.remove(); // or the browser would show a tooltip of its own as well
     mark.addEventListener("pointerenter", () => tell(mark));
     mark.addEventListener("pointerleave", hush);
     mark.addEventListener("focus", () => tell(mark));
     mark.addEventListener("blur", hush);
   }
-  // One stop of the tab key for each figure; the arrow keys go from mark to mark in time.
+  // Each figure is one stop of the tab key; the arrow keys go from mark to mark in time.
   const left = (mark) => parseFloat(mark.getAttribute("x"));
   marks.sort((one, other) => left(one) - left(other));
   marks.forEach((mark, index) => {
