@@ -156,7 +156,7 @@ def main(topic: str, camera: Camera) -> None:
     reliability = ReliabilityPolicy.RELIABLE if camera.reliable else ReliabilityPolicy.BEST_EFFORT
     publisher = node.create_publisher(Image, topic, QoSProfile(depth=5, reliability=reliability))
     frame = picture(camera.encoding, camera.width, camera.height)
-    image = bytearray(serialize_message(conversions.image(frame)))
+    image = bytearray(serialize_message(conversions.image_message(frame)))
     end = time.monotonic() + _DISCOVERY_TIMEOUT_S
     while not publisher.get_subscription_count():
         if ended.wait(0.01) or time.monotonic() > end:

@@ -15,7 +15,7 @@ from rclpy.signals import SignalHandlerOptions
 from efv2_ros.benchmark.transport import Way
 from efv2_ros.node.malloc import keep_memory
 from efv2_ros.node.parameters import Settings
-from efv2_ros.node.subscription import ImageSource
+from efv2_ros.node.subscription import ImageSubscription
 from efv2_ros.vision.frame import Frame
 
 _WARM_UP = 10
@@ -50,7 +50,7 @@ def receive(namespace: str, images: int, way: Way) -> dict[str, Any]:
         raise error
 
     settings = Settings(subscription=way.subscription, qos_reliability="reliable")
-    ImageSource(node, settings, received=lambda: None, frame=take, fault=fail)
+    ImageSubscription(node, settings, on_message=lambda: None, on_frame=take, on_error=fail)
     end = time.monotonic() + _TIMEOUT_S
 
     def spin(count: int) -> None:

@@ -115,7 +115,7 @@ class Listener:
 
     def publish(self, frame: Frame) -> None:
         """Publish a frame's pixels as an Image, stamped now."""
-        message = conversions.image(frame)
+        message = conversions.image_message(frame)
         message.header.stamp = self.node.get_clock().now().to_msg()
         self.images.publish(message)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,20 +28,20 @@ from efv2_ros.node import parameters
 from efv2_ros.node.diagnostics import (
     BoardStatus,
     ModelStatus,
-    Statistics,
     StatusTask,
     StreamStatus,
     diagnostic_array,
-    durations,
 )
 from efv2_ros.node.download_log import DownloadLog
 from efv2_ros.node.malloc import keep_memory, return_memory
 from efv2_ros.node.parameters import PARAMETERS, Change, Settings
-from efv2_ros.node.publishers import Outputs
+from efv2_ros.node.publishers import ANNOTATED, LATENCY, ResultPublishers
 from efv2_ros.node.running import run
 from efv2_ros.node.stamps import StampOrder
-from efv2_ros.node.subscription import ImageSource
+from efv2_ros.node.statistics import Statistics, stage_durations
+from efv2_ros.node.subscription import ImageSubscription
 from efv2_ros.node.transports import TRANSPORTS
+from efv2_ros.node.warn_once import WarnOnce
 from efv2_ros.runtimes import board
 from efv2_ros.runtimes.base import DeviceLostError
 from efv2_ros.vision.frame import Frame
@@ -58,9 +58,9 @@ class ClassifierNode(LifecycleNode):
         super().__init__("efv2_classifier", **node_arguments)
         self._phase = "unconfigured"
         self._engine: Engine | None = None
-        self._outputs: Outputs | None = None
+        self._outputs: ResultPublishers | None = None
         self._enabled = True
-        self._logged: set[str] = set()
+        self._warn = WarnOnce(self.get_logger())
         self._order = StampOrder()
         self._statistics = Statistics()
         self._model_status = ModelStatus()
@@ -72,7 +72,7 @@ class ClassifierNode(LifecycleNode):
         ]
         if board.has_bpu():
             self._status_tasks.append(BoardStatus())
-        self._source: ImageSource | None = None
+        self._subscription: ImageSubscription | None = None
         # What may fail comes after all that `destroy_node` looks at.
         parameters.declare(self)
         self.add_on_set_parameters_callback(self._on_set_parameters)
@@ -102,11 +102,11 @@ class ClassifierNode(LifecycleNode):
                     self._settings.view_options(),
                     self._deliver,
                     policy=self._settings.queue_policy,
-                    on_dropped=lambda _, cause: self._statistics.dropped(cause),
+                    on_dropped=lambda _, cause: self._statistics.count_dropped(cause),
                     on_progress=DownloadLog(self.get_logger()),
                     should_stop=lambda: not self.context.ok(),
                 )
-            self._outputs = Outputs(self, every=self._settings.queue_policy == "all")
+            self._outputs = ResultPublishers(self, every=self._settings.queue_policy == "all")
         except Exception as error:  # rclpy would swallow it without a word
             self._release()
             self._model_status.problem = str(error)
@@ -184,6 +184,9 @@ class ClassifierNode(LifecycleNode):
 
     # One frame's way: message, mailbox, worker, result
 
+    def _on_message(self) -> None:
+        self._statistics.count_received(self.get_clock().now().nanoseconds)
+
     def _on_frame(self, frame: Frame) -> None:
         check(frame)
         if self._settings.queue_policy == "latest":
@@ -199,33 +202,47 @@ class ClassifierNode(LifecycleNode):
             if outputs is not None and outputs.active:
                 self._publish(outputs, frame, outcome, waited)
             else:
-                self._statistics.dropped("inactive")
+                self._statistics.count_dropped("inactive")
         except Exception as error:
-            if self.context.ok():  # else the node is going down, and nobody listens any more
+            if self.context.ok():  # else the program is ending, and nobody subscribes any more
                 self._drop(error)
 
-    def _publish(self, outputs: Outputs, frame: Frame, outcome: Classified, waited: float) -> None:
+    def _publish(
+        self, outputs: ResultPublishers, frame: Frame, outcome: Classified, waited: float
+    ) -> None:
         start = time.perf_counter()
         outputs.publish(frame, outcome)
         published = time.perf_counter() - start
-        now = self.get_clock().now().nanoseconds
-        seconds = durations(outcome, waited, published, now, frame.header.nanoseconds)
-        outputs.publish_latency(frame.header, seconds)
-        self._statistics.classified(now, seconds)  # last: what it counts has been published
-        outputs.publish_annotated(frame, outcome)
+        now_ns = self.get_clock().now().nanoseconds
+        seconds = stage_durations(outcome, waited, published, now_ns, frame.header.nanoseconds)
+        self._publish_with_it(LATENCY, lambda: outputs.publish_latency(frame.header, seconds))
+        # Once the frame is counted, its result and its latencies have been published.
+        self._statistics.count_classified(now_ns, seconds)
+        self._publish_with_it(ANNOTATED, lambda: outputs.publish_annotated(frame, outcome))
+
+    def _publish_with_it(self, topic: str, publish: Callable[[], None]) -> None:
+        """Publish what goes with a result; the result stands even if this fails."""
+        try:
+            publish()
+        except Exception as error:
+            if self.context.ok():
+                self._statistics.count_failed(topic)
+                self._warn(
+                    topic,
+                    f"could not publish {topic} for a frame: {explained(error)}. "
+                    "Further failures are counted in /diagnostics",
+                )
 
     def _drop(self, error: Exception) -> None:
-        """Count a frame that got no result; say why, once for each cause."""
+        """Count a frame that gets no result; log why, once for each cause."""
         cause = cause_of(error)
         if isinstance(error, DeviceLostError):
             self._give_up(error)
-        self._statistics.dropped(cause)
-        if cause in self._logged:
-            return
-        self._logged.add(cause)
-        self.get_logger().warning(
+        self._statistics.count_dropped(cause)
+        self._warn(
+            cause,
             f"dropped a frame ({cause}): {explained(error)}. "
-            "Further ones are counted in /diagnostics"
+            "Further ones are counted in /diagnostics",
         )
 
     def _give_up(self, error: DeviceLostError) -> None:
@@ -248,19 +265,19 @@ class ClassifierNode(LifecycleNode):
     # Switching the image stream on and off
 
     def _subscribe(self) -> None:
-        if self._source is None and self._enabled and self._phase == "active":
-            self._source = ImageSource(
+        if self._subscription is None and self._enabled and self._phase == "active":
+            self._subscription = ImageSubscription(
                 self,
                 self._settings,
-                received=lambda: self._statistics.received(self.get_clock().now().nanoseconds),
-                frame=self._on_frame,
-                fault=self._drop,
+                on_message=self._on_message,
+                on_frame=self._on_frame,
+                on_error=self._drop,
             )
 
     def _unsubscribe(self) -> None:
-        if self._source is not None:
-            self._source.close()
-            self._source = None
+        if self._subscription is not None:
+            self._subscription.close()
+            self._subscription = None
 
     def _on_set_enabled(
         self, request: SetBool.Request, response: SetBool.Response
@@ -361,12 +378,7 @@ class ClassifierNode(LifecycleNode):
     # Diagnostics
 
     def _start_timer(self, period: float) -> Timer:
-        return self.create_timer(period, self._on_timer, clock=self._steady)
-
-    def _on_timer(self) -> None:
-        if self._source is not None:
-            self._source.watch(self._steady.now().nanoseconds / 1e9)
-        self._report()
+        return self.create_timer(period, self._report, clock=self._steady)
 
     @contextmanager
     def _reporting_meanwhile(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""Between ROS messages and the plain values the rest of the package works with."""
+"""Conversions between ROS messages and the package's own types, which do not need ROS."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from efv2_ros.vision.frame import Frame, Header
 
 
 def frame_from_image(message: Image) -> Frame:
-    """View an Image; the frame keeps the message's pixels alive."""
+    """Make a frame that views an Image's pixels."""
     return Frame(
         header=_header(message.header),
         encoding=message.encoding,
@@ -32,24 +32,24 @@ def frame_from_image(message: Image) -> Frame:
 
 
 def frame_from_compressed(message: CompressedImage) -> Frame:
-    """View a CompressedImage holding a JPEG or PNG file.
+    """Make a frame that views the JPEG or PNG file in a CompressedImage.
 
     Raises:
-        FrameError: `encoding`: another format, as compressedDepth.
+        FrameError: `encoding`: it is of another format, such as compressedDepth.
     """
     data = np.frombuffer(message.data, np.uint8)
     return Frame(_header(message.header), file_encoding(message.format), data)
 
 
 def frame_from_hbm(message: Any, frame_id: str) -> Frame:
-    """View an HbmMsg480P, 540P or 1080P: D-Robotics' images for shared memory.
+    """Make a frame that views an HbmMsg480P, 540P or 1080P: D-Robotics' shared-memory images.
 
     Args:
         message: The message.
-        frame_id: For the header, which the message has not.
+        frame_id: frame_id of the frame's header; the message has none.
 
     Raises:
-        FrameError: `data`, when the message says it has more than it can hold.
+        FrameError: `data`: the message claims more bytes than it can hold.
     """
     stamp = message.time_stamp
     return filled_part(
@@ -60,8 +60,8 @@ def frame_from_hbm(message: Any, frame_id: str) -> Frame:
     )
 
 
-def image(frame: Frame) -> Image:
-    """An Image of a frame's pixels, which are copied."""
+def image_message(frame: Frame) -> Image:
+    """Make an Image with a copy of a frame's pixels."""
     message = Image(
         header=header_message(frame.header),
         height=frame.height,
@@ -76,16 +76,16 @@ def image(frame: Frame) -> Image:
 
 
 def header_message(header: Header) -> HeaderMessage:
-    """The header of a frame, as it came."""
+    """Make a std_msgs/Header with the same content."""
     return HeaderMessage(
         stamp=Time(sec=header.sec, nanosec=header.nanosec), frame_id=header.frame_id
     )
 
 
 class ClassificationMessage:
-    """A Classification that is filled anew for every image: making one costs twice as much.
+    """A Classification message that is reused, which halves the cost of filling it.
 
-    Not thread-safe; what `fill` returns is valid until the next call.
+    Not thread-safe.
     """
 
     def __init__(self) -> None:
@@ -93,7 +93,12 @@ class ClassificationMessage:
         self._hypotheses: list[ObjectHypothesis] = []
 
     def fill(self, header: Header, prediction: Prediction) -> Classification:
-        """The prediction for the image of this header; ids in text, as vision_msgs wants them."""
+        """Fill the message with the prediction for the image that has this header.
+
+        Returns:
+            The message, valid until the next call. Its class ids are text, as vision_msgs has
+            them.
+        """
         hypotheses, count = self._hypotheses, len(prediction.scores)
         hypotheses += [ObjectHypothesis() for _ in range(count - len(hypotheses))]
         for hypothesis, class_id, score in zip(hypotheses, *prediction, strict=False):
@@ -108,30 +113,41 @@ class ClassificationMessage:
 
 
 class PictureMessage:
-    """A bgr8 Image whose pixels are drawn where they are published from.
+    """A bgr8 Image message that is reused and whose pixels can be drawn in place.
 
-    Not thread-safe; what it returns is valid until the next call.
+    Not thread-safe.
     """
 
     def __init__(self) -> None:
         self._message = Image(encoding="bgr8")
 
     def allocate(self, height: int, width: int) -> NDArray[np.uint8]:
-        """The pixels of a picture of this size, from now on: uint8, (height, width, 3)."""
+        """Give the message new pixels of this size and return a view of them.
+
+        Returns:
+            uint8 of shape (height, width, 3), writable, C-contiguous.
+        """
         message = self._message
         message.height, message.width, message.step = height, width, 3 * width
-        # rclpy takes an array.array as it is; bytes would be checked one by one.
+        # rclpy takes over an array.array as it is, but checks the elements of bytes one by one.
         message.data = array("B", bytes(height * width * 3))
         return np.frombuffer(message.data, np.uint8).reshape(height, width, 3)
 
     def stamped(self, header: Header) -> Image:
-        """The message, with the header of the image that was drawn on."""
+        """Set the header and return the message, valid until the next call."""
         self._message.header = header_message(header)
         return self._message
 
 
-def vision_info(stamp: Time, method: str, location: str, version: int) -> VisionInfo:
-    """What classifies, and where the meaning of its class ids is found."""
+def vision_info_message(stamp: Time, method: str, location: str, version: int) -> VisionInfo:
+    """Make the message that says which model runs and where its labels are.
+
+    Args:
+        stamp: When this became so.
+        method: The model's name.
+        location: Where the labels are: the topic of the LabelInfo.
+        version: Number that grows when the labels change.
+    """
     return VisionInfo(
         header=HeaderMessage(stamp=stamp),
         method=method,
@@ -140,8 +156,14 @@ def vision_info(stamp: Time, method: str, location: str, version: int) -> Vision
     )
 
 
-def label_info(stamp: Time, labels: Sequence[str], threshold: float) -> LabelInfo:
-    """Names of all class ids."""
+def label_info_message(stamp: Time, labels: Sequence[str], threshold: float) -> LabelInfo:
+    """Make the message with the name of each class id.
+
+    Args:
+        stamp: When this became so.
+        labels: Class names; a class's id is its index.
+        threshold: The least score of a published result.
+    """
     return LabelInfo(
         header=HeaderMessage(stamp=stamp),
         class_map=[

@@ -1,175 +1,90 @@
-"""Diagnostics: one small task a status, in the manner of diagnostic_updater.
+"""Diagnostics of the node: one status for the image stream, the model and the board each.
 
-The stock FrequencyStatus and TimeStampStatus are not used: they call an idle node an error and
-their clock ignores `/clock`. Ours read the node's clock, so a replay is judged by its own time.
+This follows diagnostic_updater, but its FrequencyStatus and TimeStampStatus are not used: they
+report an idle node as an error, and their clock ignores `/clock`. Here all times are those of the
+node's clock, so that a bag that is played is judged by its own time.
 """
 
 from __future__ import annotations
 
-import threading
-from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.time import Time
 
-from efv2_ros.classify.classifier import Classified
-from efv2_ros.classify.latency import DROPPED_KEY, END_TO_END, STAGES, LatencyWindow
+from efv2_ros.classify.latency import DROPPED_KEY, END_TO_END, STAGES
 from efv2_ros.classify.model import Model
 from efv2_ros.node.conversions import header_message
+from efv2_ros.node.statistics import Snapshot, Statistics
 from efv2_ros.runtimes import board
 from efv2_ros.vision.frame import Header
 
-_RATE_WINDOW = 10_000_000_000  # nanoseconds over which rates are averaged
+_FAILED_KEY = "failed: "
+"""Key prefix of a topic's count of messages that could not be published with a result."""
+
+_INTENDED_DROPS = frozenset({"superseded"})
+"""Causes that are no failure: `latest` drops a frame when a newer one is there."""
 
 
 def latency_key(stage: str) -> str:
-    """Key under which a stage's `Percentiles` are reported."""
+    """Return the key of a stage's `Percentiles`."""
     return f"{stage} p50/p95/p99/max (ms)"
 
 
 class StatusTask(Protocol):
-    """A part of the node that can say how it is."""
+    """A part of the node that reports its state.
+
+    Attributes:
+        name: The status's name, after the node's.
+    """
 
     name: str
 
-    def run(self, now: int) -> DiagnosticStatus:
-        """The state at `now`, nanoseconds of the node's clock; name and hardware_id left empty."""
-
-
-class Statistics:
-    """What happened to the frames so far; written by several threads."""
-
-    def __init__(self) -> None:
-        self.latency = LatencyWindow()
-        self._lock = threading.Lock()
-        self._received = _Tally()
-        self._classified = _Tally()
-        self._dropped: Counter[str] = Counter()
-
-    def received(self, now: int) -> None:
-        """A message arrived."""
-        with self._lock:
-            self._received.add(now)
-
-    def classified(self, now: int, seconds: Mapping[str, float]) -> None:
-        """A result was published.
-
-        Args:
-            now: The moment, in nanoseconds of the node's clock.
-            seconds: How long each stage of the frame took; see `durations`.
-        """
-        with self._lock:
-            self._classified.add(now)
-        for stage, each in seconds.items():
-            self.latency.record(stage, each)
-
-    def dropped(self, cause: str) -> None:
-        """A frame got no result."""
-        with self._lock:
-            self._dropped[cause] += 1
-
-    def snapshot(self, now: int) -> tuple[int, float, int, float, Mapping[str, int], int | None]:
-        """Received and its rate, classified and its rate, drops by cause, last arrival."""
-        with self._lock:
-            return (
-                self._received.count,
-                self._received.rate(now),
-                self._classified.count,
-                self._classified.rate(now),
-                dict(self._dropped),
-                self._received.last,
-            )
-
-
-class _Tally:
-    """A count, and a rate in Hz over the last seconds of the node's clock."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.last: int | None = None
-        self._recent: deque[int] = deque(maxlen=10_000)
-
-    def add(self, now: int) -> None:
-        if self.last is not None and now < self.last:
-            self._recent.clear()  # simulated time started again
-        self.count += 1
-        self.last = now
-        self._recent.append(now)
-
-    def rate(self, now: int) -> float:
-        while self._recent and self._recent[0] < now - _RATE_WINDOW:
-            self._recent.popleft()
-        if len(self._recent) < 2:
-            return 0.0
-        # The time since the last event counts as soon as it is longer than a usual gap, so that
-        # the rate of a stream that stopped decays instead of freezing.
-        first, last, intervals = self._recent[0], self._recent[-1], len(self._recent) - 1
-        gap = (last - first) / intervals
-        span = (last - first) + max(0.0, (now - last) - gap)
-        return intervals / span * 1e9 if span > 0 else 0.0
+    def run(self, now_ns: int) -> DiagnosticStatus:
+        """Report the state at `now_ns` of the node's clock; name and hardware_id stay empty."""
 
 
 class StreamStatus:
-    """Frames in, results out, drops, rates and latencies."""
+    """Frames received, classified and dropped, their rates, and the latency of each stage."""
 
     name = "stream"
 
     def __init__(
-        self, statistics: Statistics, state: Callable[[], str], stale_after: Callable[[], float]
+        self, statistics: Statistics, state: Callable[[], str], stale_after_s: Callable[[], float]
     ) -> None:
         """Report on a stream.
 
         Args:
-            statistics: Where the frames are counted.
+            statistics: The frames' counts.
             state: `active`, `disabled`, or a lifecycle state in which no frames are expected.
-            stale_after: Seconds without a frame after which the stream is stale.
+            stale_after_s: Seconds without a frame after which the stream is stale.
         """
         self._statistics = statistics
         self._state = state
-        self._stale_after = stale_after
-        self._since: int | None = None
-        """From when frames are expected, in nanoseconds; None while none are."""
-        self._previous = 0
+        self._stale_after_s = stale_after_s
+        self._active_since_ns: int | None = None
         self._received_before = 0
-        """Frames received before `_since`."""
-        self._reported_drops = 0
+        self._previous_ns = 0
+        self._reported_drops = self._reported_failures = 0
 
-    def run(self, now: int) -> DiagnosticStatus:
+    def run(self, now_ns: int) -> DiagnosticStatus:
         """See `StatusTask.run`."""
-        received, rate_in, classified, rate_out, drops, last = self._statistics.snapshot(now)
+        frames = self._statistics.snapshot(now_ns)
         state = self._state()
-        level, summary = DiagnosticStatus.OK, f"{rate_out:.1f} results/s"
-        if state != "active":
-            self._since = None
-            summary = state
-        elif now == 0:
-            level, summary = DiagnosticStatus.WARN, "use_sim_time is set and /clock is silent"
+        if state == "active":
+            level, summary = self._judge(frames, now_ns)
         else:
-            if self._since is None or now < self._previous:  # activated, or time went back
-                self._since, self._received_before = now, received
-            self._previous = now
-            is_arriving = received > self._received_before
-            arrival = last if last is not None and is_arriving else self._since
-            silence = max(0, now - arrival) / 1e9
-            failures = sum(count for cause, count in drops.items() if cause not in _BY_DESIGN)
-            if silence > self._stale_after():
-                level = DiagnosticStatus.STALE
-                summary = f"no frame for {silence:.1f} s"
-            elif last is None:
-                summary = "waiting for the first frame"
-            elif failures > self._reported_drops:
-                level = DiagnosticStatus.WARN
-                summary = f"{failures - self._reported_drops} frames could not be classified"
-            self._reported_drops = failures
+            self._active_since_ns = None
+            level, summary = DiagnosticStatus.OK, state
         values: dict[str, Any] = {
-            "frames received": received,
-            "frames classified": classified,
-            "frames dropped": sum(drops.values()),
-            **{f"{DROPPED_KEY}{cause}": count for cause, count in sorted(drops.items())},
-            "input rate (Hz)": f"{rate_in:.2f}",
-            "output rate (Hz)": f"{rate_out:.2f}",
+            "frames received": frames.received,
+            "frames classified": frames.classified,
+            "frames dropped": sum(frames.dropped.values()),
+            **{f"{DROPPED_KEY}{cause}": count for cause, count in sorted(frames.dropped.items())},
+            **{f"{_FAILED_KEY}{topic}": count for topic, count in sorted(frames.failed.items())},
+            "input rate (Hz)": f"{frames.received_hz:.2f}",
+            "output rate (Hz)": f"{frames.classified_hz:.2f}",
         }
         percentiles = self._statistics.latency.percentiles()
         for stage in (*STAGES, END_TO_END):
@@ -177,19 +92,58 @@ class StreamStatus:
                 values[latency_key(stage)] = percentiles[stage]
         return status(level, summary, values)
 
+    def _judge(self, frames: Snapshot, now_ns: int) -> tuple[bytes, str]:
+        """Find the level and the summary of an active stream."""
+        if now_ns == 0:
+            return DiagnosticStatus.WARN, "use_sim_time is set, but nothing publishes /clock"
+        drops = sum(n for cause, n in frames.dropped.items() if cause not in _INTENDED_DROPS)
+        failures = sum(frames.failed.values())
+        new_drops = drops - self._reported_drops
+        new_failures = failures - self._reported_failures
+        self._reported_drops, self._reported_failures = drops, failures
+        silence_s = self._silence_s(frames, now_ns)
+        if silence_s > self._stale_after_s():
+            return DiagnosticStatus.STALE, f"no frame for {silence_s:.1f} s"
+        if not frames.received:
+            return DiagnosticStatus.OK, "waiting for the first frame"
+        if new_drops:
+            return DiagnosticStatus.WARN, f"{new_drops} frames could not be classified"
+        if new_failures:
+            topics = " or ".join(sorted(frames.failed))
+            return DiagnosticStatus.WARN, f"{new_failures} times, {topics} could not be published"
+        return DiagnosticStatus.OK, f"{frames.classified_hz:.1f} results/s"
+
+    def _silence_s(self, frames: Snapshot, now_ns: int) -> float:
+        """Compute the seconds without a frame.
+
+        They count from the last frame, from the activation, or from when the node's clock jumped
+        back, as when a bag is played again: whatever was last.
+        """
+        if self._active_since_ns is None or now_ns < self._previous_ns:
+            self._active_since_ns, self._received_before = now_ns, frames.received
+        self._previous_ns = now_ns
+        since_ns = self._active_since_ns
+        if frames.received_at_ns is not None and frames.received > self._received_before:
+            since_ns = frames.received_at_ns
+        return max(0, now_ns - since_ns) / 1e9
+
 
 class ModelStatus:
-    """Which model runs, on what, from which file, and what is wrong with it."""
+    """The running model, its runtime and file, and any problem with it.
+
+    Attributes:
+        model: The model that classifies the next frame.
+        problem: Why there is no model, or not the one that was requested; empty if there is no
+            problem.
+    """
 
     name = "model"
 
     def __init__(self) -> None:
         self.model: Model | None = None
-        """The model that classifies the next frame."""
-        self.problem: str = ""
-        """Why there is no model, or not the one that was asked for."""
+        self.problem = ""
 
-    def run(self, now: int) -> DiagnosticStatus:
+    def run(self, now_ns: int) -> DiagnosticStatus:
         """See `StatusTask.run`."""
         model, problem = self.model, self.problem
         if model is None:
@@ -216,11 +170,11 @@ class ModelStatus:
 
 
 class BoardStatus:
-    """Load, clock and temperature of the board; for boards only."""
+    """The board's BPU load, CPU governor and temperature."""
 
     name = "board"
 
-    def run(self, now: int) -> DiagnosticStatus:
+    def run(self, now_ns: int) -> DiagnosticStatus:
         """See `StatusTask.run`."""
         state = board.state() or board.BoardState(None, None, None)
         level, summary = DiagnosticStatus.OK, board.name() or "a board with a BPU"
@@ -239,39 +193,22 @@ class BoardStatus:
         return status(level, summary, known)
 
 
-def durations(
-    outcome: Classified, waited: float, published: float, now: int, stamp: int
-) -> dict[str, float]:
-    """How long each stage of a frame took, in seconds.
+def latency_array(header: Header, node_name: str, seconds: Mapping[str, float]) -> DiagnosticArray:
+    """Make the message with the latencies of one frame, which has the frame's header.
 
     Args:
-        outcome: Has the stages of the classifier.
-        waited: Seconds in which the frame waited for its turns.
-        published: Seconds that publishing the result took.
-        now: The moment after, in nanoseconds of the node's clock.
-        stamp: The frame's own, alike; 0 where it has none, and then END_TO_END is left out.
+        header: The frame's header.
+        node_name: Full name of the node, without the leading slash.
+        seconds: See `stage_durations`.
     """
-    own = (waited, outcome.convert, outcome.infer, outcome.postprocess, published)
-    seconds = dict(zip(STAGES, own, strict=True))
-    if stamp and now >= stamp:
-        seconds[END_TO_END] = (now - stamp) / 1e9
-    return seconds
-
-
-def latency_array(header: Header, node_name: str, seconds: Mapping[str, float]) -> DiagnosticArray:
-    """One message with the latencies of one frame, under the frame's own header."""
     milliseconds = {stage: f"{each * 1e3:.4f}" for stage, each in seconds.items()}
     state = status(DiagnosticStatus.OK, "", milliseconds)
     state.name = f"{node_name}: latency"
     return DiagnosticArray(header=header_message(header), status=[state])
 
 
-# Dropped because a newer frame was there, which is what `latest` is for.
-_BY_DESIGN = frozenset({"superseded"})
-
-
 def status(level: bytes, summary: str, values: Mapping[str, Any]) -> DiagnosticStatus:
-    """A status without its name; values become text."""
+    """Make a status without a name; values become text."""
     return DiagnosticStatus(
         level=level,
         message=summary,
@@ -282,7 +219,7 @@ def status(level: bytes, summary: str, values: Mapping[str, Any]) -> DiagnosticS
 def diagnostic_array(
     stamp: Time, node_name: str, hardware_id: str, tasks: list[StatusTask]
 ) -> DiagnosticArray:
-    """One message with the state of every task, named `node_name: task` as REP-107 has it."""
+    """Make the message with the status of every task, named `node_name: task` as in REP-107."""
     array = DiagnosticArray()
     array.header.stamp = stamp.to_msg()
     for task in tasks:

@@ -137,7 +137,7 @@ class ImagePublisher(Node):
 
 def _message(frame: Frame) -> Image | CompressedImage:
     if frame.encoding != "jpeg":
-        return conversions.image(frame)
+        return conversions.image_message(frame)
     message = CompressedImage(header=conversions.header_message(frame.header), format="jpeg")
     message.data = array("B", frame.data.tobytes())
     return message

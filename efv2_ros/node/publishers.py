@@ -1,4 +1,4 @@
-"""What the node says: results, what their ids mean, images with the results drawn in."""
+"""Publishers of results, of what their class ids mean, and of annotated images."""
 
 from __future__ import annotations
 
@@ -19,18 +19,23 @@ from efv2_ros.node.diagnostics import latency_array
 from efv2_ros.pictures.annotate import BgrConverter, annotate
 from efv2_ros.vision.frame import Frame, Header
 
-_FEW, _ALL = 10, 1000
-"""Messages kept for who is slow: so few that what comes is new, or so many that none is missed."""
+LATENCY, ANNOTATED = "latency", "image_annotated"
+"""Topics of what goes with a result, relative to the node's name."""
+
+_SHORT_QUEUE, _LONG_QUEUE = 10, 1000
+"""Messages kept for a slow subscriber: few, so that it gets new ones, or all of a bag's part."""
 
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
-class Outputs:
-    """The node's lifecycle publishers. Threads may call it, `publish` one at a time.
+class ResultPublishers:
+    """Lifecycle publishers of everything that follows from a frame.
+
+    Threads may share it, but calls of `publish` and of `publish_annotated` must not overlap.
 
     Args:
-        node: The node.
-        every: Whether every result matters, as those of a bag's images, or the newest.
+        node: The node to publish with.
+        every: Whether subscribers want every result, as of a bag's images, or the newest ones.
     """
 
     def __init__(self, node: LifecycleNode, *, every: bool = False) -> None:
@@ -44,19 +49,19 @@ class Outputs:
         self._announcing = threading.Lock()
         try:
             self._classification = self._create(
-                Classification, "classification", _ALL if every else _FEW
+                Classification, "classification", _LONG_QUEUE if every else _SHORT_QUEUE
             )
             self._vision_info = self._create(VisionInfo, "vision_info", _LATCHED)
             self._label_info = self._create(LabelInfo, "label_info", _LATCHED)
-            self._latency = self._create(DiagnosticArray, "latency", _ALL)
-            self._annotated = self._create(Image, "image_annotated", qos_profile_sensor_data)
+            self._latency = self._create(DiagnosticArray, LATENCY, _LONG_QUEUE)
+            self._annotated = self._create(Image, ANNOTATED, qos_profile_sensor_data)
         except BaseException:
             self.destroy()
             raise
 
     @property
     def active(self) -> bool:
-        """Whether the lifecycle lets anything out."""
+        """Whether the node's lifecycle state lets messages out."""
         activated: bool = self._classification.is_activated
         return activated
 
@@ -66,35 +71,46 @@ class Outputs:
             self._node.destroy_lifecycle_publisher(publisher)
 
     def announce(self, classifier: Classifier) -> None:
-        """Publish what class ids mean, when that is not what was said last."""
+        """Publish the model's name and labels, unless they were the last that were published.
+
+        If that fails, the next call tries again.
+        """
         model, threshold = classifier.model, classifier.options.score_threshold
         with self._announcing:
             previous = self._announced
             if previous == (model, threshold):
                 return
-            self._announced = (model, threshold)
+            version = self._labels_version
             if previous is None or previous[0].labels != model.labels:
-                self._labels_version += 1
+                version += 1
             stamp = self._node.get_clock().now().to_msg()
             labels_topic = self._label_info.topic_name
-            self._label_info.publish(conversions.label_info(stamp, model.labels, threshold))
-            self._vision_info.publish(
-                conversions.vision_info(stamp, model.name, labels_topic, self._labels_version)
+            self._label_info.publish(
+                conversions.label_info_message(stamp, model.labels, threshold)
             )
+            self._vision_info.publish(
+                conversions.vision_info_message(stamp, model.name, labels_topic, version)
+            )
+            self._announced, self._labels_version = (model, threshold), version
 
     def publish(self, frame: Frame, outcome: Classified) -> None:
-        """Publish the result for an image, after what its ids mean."""
+        """Publish the result of a frame, after what its class ids mean."""
         self.announce(outcome.classifier)
         self._classification.publish(self._result.fill(frame.header, outcome.prediction))
 
     def publish_latency(self, header: Header, seconds: Mapping[str, float]) -> None:
-        """Publish how long each stage of an image took, if anybody listens."""
+        """Publish how long each stage of a frame took, if somebody subscribes.
+
+        Args:
+            header: The frame's header.
+            seconds: See `stage_durations`.
+        """
         if self._latency.get_subscription_count():
             name = self._node.get_fully_qualified_name().lstrip("/")
             self._latency.publish(latency_array(header, name, seconds))
 
     def publish_annotated(self, frame: Frame, outcome: Classified) -> None:
-        """Publish the image with its results drawn in, if anybody looks."""
+        """Publish the image with its result drawn on it, if somebody subscribes."""
         if not self._annotated.get_subscription_count():
             return
         annotate(self._to_bgr(frame), outcome.lines())

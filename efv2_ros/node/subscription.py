@@ -1,4 +1,4 @@
-"""The image subscription, and a word to the user when nothing can come through it."""
+"""The image subscription, with a warning when no image can come through it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
 
 from efv2_ros.node.parameters import Settings
 from efv2_ros.node.transports import TRANSPORTS
+from efv2_ros.node.warn_once import WarnOnce
 from efv2_ros.vision.frame import Frame
 
 try:
@@ -19,11 +21,13 @@ except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 
 _TOPIC = "image"
-_PATIENCE = 3.0  # seconds in which publishers are normally discovered
+_WATCH_PERIOD_S = 1.0
+_DISCOVERY_S = 3.0
+"""Time in which publishers are normally discovered."""
 
 
 def image_qos(settings: Settings) -> QoSProfile:
-    """The subscription's QoS: for `latest` that of sensor data with a queue of one image."""
+    """Make the subscription's QoS; for `latest` that of sensor data with a queue of one image."""
     every = settings.queue_policy == "all"
     reliability = settings.qos_reliability
     if reliability == "auto":
@@ -40,15 +44,16 @@ def image_qos(settings: Settings) -> QoSProfile:
     )
 
 
-class ImageSource:
+class ImageSubscription:
     """Subscribes to the image topic and turns its messages into frames.
 
     Args:
         node: The node to subscribe with.
         settings: Transport, kind of subscription and QoS.
-        received: Called for each message, before it is looked at.
-        frame: Called with each frame; what it raises goes to `fault`.
-        fault: Called with the reason a message is no frame, or one that cannot be taken.
+        on_message: Called for each message before it is read.
+        on_frame: Called with each frame. What it raises is passed to `on_error`.
+        on_error: Called with the error for a message that cannot be read, or whose frame cannot
+            be handled.
     """
 
     def __init__(
@@ -56,27 +61,30 @@ class ImageSource:
         node: Node,
         settings: Settings,
         *,
-        received: Callable[[], None],
-        frame: Callable[[Frame], None],
-        fault: Callable[[Exception], None],
+        on_message: Callable[[], None],
+        on_frame: Callable[[Frame], None],
+        on_error: Callable[[Exception], None],
     ) -> None:
         self._node = node
-        self._received, self._frame, self._fault = received, frame, fault
-        self._asked_at: float | None = None
-        self._warned: set[str] = set()
+        self._on_message, self._on_frame, self._on_error = on_message, on_frame, on_error
+        self._warn = WarnOnce(node.get_logger())
         transport, serialized = TRANSPORTS[settings.transport], settings.subscription != "typed"
         self._type_name = transport.type.name
-        self._view = transport.type.frame if serialized else transport.from_message
+        self._read = transport.type.frame if serialized else transport.from_message
         if not transport.type.has_header:
-            self._view = partial(self._view, frame_id=settings.frame_id)
+            self._read = partial(self._read, frame_id=settings.frame_id)
         self._subscription = node.create_subscription(
             transport.message_type(),
             _TOPIC,
-            self._on_message,
+            self._receive,
             image_qos(settings),
-            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible),
+            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible_qos),
             raw=serialized,
         )
+        # By a steady clock: discovery takes no simulated time.
+        self._clock = Clock(clock_type=ClockType.STEADY_TIME)
+        self._begin_ns = self._clock.now().nanoseconds
+        self._timer = node.create_timer(_WATCH_PERIOD_S, self._watch, clock=self._clock)
 
     @property
     def topic(self) -> str:
@@ -86,16 +94,19 @@ class ImageSource:
 
     def close(self) -> None:
         """Unsubscribe."""
+        self._node.destroy_timer(self._timer)
         self._node.destroy_subscription(self._subscription)
 
-    def watch(self, seconds: float) -> None:
-        """Warn, once, when no publisher can serve this subscription.
+    def _receive(self, message: Any) -> None:
+        self._on_message()
+        try:
+            self._on_frame(self._read(message))
+        except Exception as error:  # no message may end the node
+            self._on_error(error)
 
-        Args:
-            seconds: A steady time; calls tell by it how long discovery has had.
-        """
-        self._asked_at = self._asked_at if self._asked_at is not None else seconds
-        if seconds - self._asked_at < _PATIENCE:
+    def _watch(self) -> None:
+        """Warn if no publisher can serve this subscription."""
+        if self._clock.now().nanoseconds - self._begin_ns < _DISCOVERY_S * 1e9:
             return
         publishers = self._node.get_publishers_info_by_topic(self.topic)
         types = {publisher.topic_type for publisher in publishers}
@@ -103,24 +114,17 @@ class ImageSource:
             self._warn("no publisher", f"nobody publishes {self.topic}. {self._suggestion()}")
         elif self._type_name not in types:
             self._warn("type", f"{self.topic} carries {', '.join(sorted(types))}, not "
-                       f"{self._type_name}. {self._type_cure(types)}")  # fmt: skip
+                       f"{self._type_name}. {self._type_fix(types)}")  # fmt: skip
 
-    def _on_message(self, message: Any) -> None:
-        self._received()
-        try:
-            self._frame(self._view(message))
-        except Exception as error:  # no message may end the node
-            self._fault(error)
-
-    def _on_incompatible(self, event: Any) -> None:
+    def _on_incompatible_qos(self, event: Any) -> None:
         policy = qos_policy_name_from_kind(event.last_policy_kind)
-        cure = (
+        fix = (
             "start with qos_reliability:=best_effort"
             if "RELIABILITY" in policy
             else f"give the publisher a {policy} that a volatile subscription accepts"
         )
         self._warn("qos", f"a publisher of {self.topic} offers an incompatible {policy}, so none "
-                   f"of its images arrive: {cure}")  # fmt: skip
+                   f"of its images arrive: {fix}")  # fmt: skip
 
     def _suggestion(self) -> str:
         known = {each.type.name: name for name, each in TRANSPORTS.items()}
@@ -136,13 +140,8 @@ class ImageSource:
             return "No other topic carries images either: is the camera running?"
         return f"Images are on {', '.join(sorted(seen))}: set image_topic, or remap `{_TOPIC}`"
 
-    def _type_cure(self, types: set[str]) -> str:
+    def _type_fix(self, types: set[str]) -> str:
         for name, transport in TRANSPORTS.items():
             if transport.type.name in types:
                 return f"Start with transport:={name}"
         return f"Remap `{_TOPIC}` to a topic of images"
-
-    def _warn(self, cause: str, sentence: str) -> None:
-        if cause not in self._warned:
-            self._warned.add(cause)
-            self._node.get_logger().warning(sentence)

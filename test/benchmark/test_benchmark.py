@@ -192,7 +192,7 @@ def test_every_image_has_the_stamp_of_its_moment_and_all_are_counted():
         if len(sent) == 20:
             ended.set()
 
-    serialized = bytearray(serialize_message(conversions.image(frame)))
+    serialized = bytearray(serialize_message(conversions.image_message(frame)))
     begin = time.time_ns()
     published = publish_steadily(publish, serialized, 500.0, ended)
     assert published.frames == len(sent) == 20

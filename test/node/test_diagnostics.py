@@ -7,8 +7,9 @@ from rclpy.qos import HistoryPolicy, ReliabilityPolicy
 
 from efv2_ros.classify.classifier import Classified
 from efv2_ros.client.status import values
-from efv2_ros.node.diagnostics import Statistics, StreamStatus, durations
+from efv2_ros.node.diagnostics import StreamStatus
 from efv2_ros.node.parameters import Settings
+from efv2_ros.node.statistics import Statistics, stage_durations
 from efv2_ros.node.subscription import image_qos
 
 SECOND = 10**9
@@ -19,11 +20,11 @@ def stream():
     """Ten seconds of a 1 Hz stream, of which every other image was superseded."""
     statistics = Statistics()
     for n in range(1, 11):
-        statistics.received(n * SECOND)
+        statistics.count_received(n * SECOND)
         if n % 2:
-            statistics.classified(n * SECOND, {})
+            statistics.count_classified(n * SECOND, {})
         else:
-            statistics.dropped("superseded")
+            statistics.count_dropped("superseded")
     return statistics
 
 
@@ -38,7 +39,7 @@ def test_rates_count_what_came_and_what_went(stream):
 def test_new_failures_warn_until_they_are_old(stream):
     task = StreamStatus(stream, lambda: "active", lambda: 3.0)
     task.run(10 * SECOND)
-    stream.dropped("decode")
+    stream.count_dropped("decode")
     assert task.run(10 * SECOND).level == DiagnosticStatus.WARN
     assert task.run(10 * SECOND).level == DiagnosticStatus.OK
 
@@ -46,9 +47,13 @@ def test_new_failures_warn_until_they_are_old(stream):
 def test_end_to_end_is_left_out_where_the_clocks_disagree():
     outcome = Classified(None, None, convert=0.2, infer=0.3, postprocess=0.4)
     own = {"wait": 0.1, "convert": 0.2, "infer": 0.3, "postprocess": 0.4, "publish": 0.5}
-    assert durations(outcome, 0.1, 0.5, 12 * SECOND, 10 * SECOND) == {**own, "end_to_end": 2.0}
-    assert durations(outcome, 0.1, 0.5, 12 * SECOND, 0) == own  # no stamp
-    assert durations(outcome, 0.1, 0.5, 9 * SECOND, 10 * SECOND) == own
+
+    def durations(now, stamp):
+        return stage_durations(outcome, 0.1, 0.5, now * SECOND, stamp * SECOND)
+
+    assert durations(12, 10) == {**own, "end_to_end": 2.0}
+    assert durations(12, 0) == own  # no stamp
+    assert durations(9, 10) == own
 
 
 @pytest.mark.parametrize("restart", [1005, 1009, 990])
@@ -58,14 +63,14 @@ def test_time_that_goes_back_is_no_silence(restart):
     task = StreamStatus(statistics, lambda: "active", lambda: 3.0)
     task.run(1000 * SECOND)
     for second in range(1001, 1011):
-        statistics.received(second * SECOND)
+        statistics.count_received(second * SECOND)
     assert task.run(1010 * SECOND).level == DiagnosticStatus.OK
     assert task.run(restart * SECOND).level == DiagnosticStatus.OK
     assert task.run((restart + 2) * SECOND).level == DiagnosticStatus.OK
     assert task.run((restart + 4) * SECOND).level == DiagnosticStatus.STALE
     # The images of the time before do not count, even where their time comes again.
     assert task.run((restart + 6) * SECOND).level == DiagnosticStatus.STALE
-    statistics.received((restart + 7) * SECOND)
+    statistics.count_received((restart + 7) * SECOND)
     assert task.run((restart + 8) * SECOND).level == DiagnosticStatus.OK
 
 

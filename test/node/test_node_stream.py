@@ -5,20 +5,28 @@ import pytest
 
 pytest.importorskip("rclpy")
 
+import os
+import threading
 from array import array
+from contextlib import ExitStack
 from itertools import cycle, islice
 
 import cv2
 from cv_bridge import CvBridge
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CompressedImage, Image
-from talker import SOON
+from talker import SOON, values
 from tiny_models import fails_on_bright, projection
 
 from efv2_ros.classify.classifier import Classifier
 from efv2_ros.classify.model import load_model
 from efv2_ros.classify.options import ModelRequest, ViewOptions
+from efv2_ros.client.listener import Listener
 from efv2_ros.node import conversions
+from efv2_ros.node.classifier_node import ClassifierNode
+from efv2_ros.pictures.annotate import BgrConverter
 from efv2_ros.pictures.photo import read_photo
 
 pytestmark = pytest.mark.e2e
@@ -124,7 +132,7 @@ def test_results_name_what_their_ids_mean(start, model, tmp_path):
 def test_top_k_and_threshold(start, model, photos):
     _, talker = start({"model_path": model, "top_k": 3, "score_threshold": 0.01})
     frame = read_photo(photos[0])
-    talker.images.publish(conversions.image(frame))
+    talker.images.publish(conversions.image_message(frame))
     talker.expect_results(1)
     expected = offline(model, top_k=3, score_threshold=0.01).classify(frame).prediction
     assert [each.score for each in talker.results[0].results] == list(expected.scores)
@@ -331,7 +339,7 @@ def test_the_annotated_image_is_published_only_while_somebody_looks(start, model
             qos_profile_sensor_data,
         )
 
-    image = conversions.image(frame)
+    image = conversions.image_message(frame)
     talker.images.publish(image)
     talker.expect_results(1)
     subscription = subscribe()
@@ -349,3 +357,58 @@ def test_the_annotated_image_is_published_only_while_somebody_looks(start, model
     assert changed[: picture.shape[0] // 2].any()
     assert not changed[-picture.shape[0] // 3 :].any()  # text at the top, the picture below it
     talker.node.destroy_subscription(subscription)
+
+
+@pytest.fixture
+def in_process(ros, model):
+    """A classifier in this process: `in_process()` gives a `Listener` to it."""
+    with ExitStack() as stack:
+
+        def begin(**parameters):
+            namespace = f"/in_process_{os.getpid()}"
+            parameters = {"model_path": model, "diagnostics_period": 0.2, **parameters}
+            node = ClassifierNode(
+                namespace=namespace,
+                parameter_overrides=[Parameter(n, value=v) for n, v in parameters.items()],
+            )
+            stack.callback(node.destroy_node)
+            executor = SingleThreadedExecutor()
+            executor.add_node(node)
+            thread = threading.Thread(target=executor.spin)
+            stack.callback(thread.join)
+            stack.callback(executor.shutdown, 0)
+            node.start()
+            thread.start()
+            name = f"{namespace}/efv2_classifier"
+            listener = Listener(ros.create_node("listener", namespace=namespace), name)
+            stack.callback(listener.close)
+            assert listener.wait_for_classifier()
+            return listener
+
+        yield begin
+
+
+def test_a_result_stands_when_its_annotated_image_fails(in_process, photos, monkeypatch, capfd):
+    def draw(*_):
+        raise MemoryError("no room for a picture")
+
+    monkeypatch.setattr(BgrConverter, "__call__", draw)
+    listener = in_process(queue_policy="all")
+    annotated = listener.node.create_subscription(
+        Image, f"{listener.classifier}/image_annotated", lambda _: None, qos_profile_sensor_data
+    )
+    assert listener.spin_until(annotated.get_publisher_count, SOON)
+    listener.spin_for(0.5)  # the other direction of the discovery
+    for number in range(3):
+        listener.publish(read_photo(photos[0]))
+        assert listener.wait_for_results(number + 1)
+    failed = "failed: image_annotated"
+    assert listener.spin_until(
+        lambda: listener.stream and values(listener.stream).get(failed) == "3", SOON
+    ), listener.stream
+    told = values(listener.stream)
+    assert (told["frames received"], told["frames classified"]) == ("3", "3")
+    assert told["frames dropped"] == "0"
+    log = capfd.readouterr().err
+    assert log.count("image_annotated") == 1
+    assert "no room for a picture" in log

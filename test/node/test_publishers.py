@@ -11,7 +11,7 @@ from tiny_models import projection
 from efv2_ros.classify.classifier import Classifier
 from efv2_ros.classify.model import load_model
 from efv2_ros.classify.options import ModelRequest
-from efv2_ros.node.publishers import Outputs
+from efv2_ros.node.publishers import ResultPublishers
 from efv2_ros.pictures.annotate import BgrConverter
 from efv2_ros.pictures.photo import read_photo
 from efv2_ros.replay import results
@@ -31,7 +31,7 @@ def test_what_ids_mean_comes_before_the_first_result(node, tmp_path, photos, mon
     monkeypatch.setattr(
         LifecyclePublisher, "publish", lambda self, message: published.append(self.topic_name)
     )
-    outputs = Outputs(node)
+    outputs = ResultPublishers(node)
     frame = read_photo(photos[0])
     for seed in (0, 1):
         path = projection(tmp_path / f"{seed}.onnx", seed=seed)
@@ -43,9 +43,33 @@ def test_what_ids_mean_comes_before_the_first_result(node, tmp_path, photos, mon
     assert published == [*first, *every, *every] * 2
 
 
+def test_an_announcement_that_fails_is_sent_again(node, tmp_path, photos, monkeypatch):
+    published, failures = [], ["label_info", "vision_info"]
+
+    def publish(publisher, message):
+        name = publisher.topic_name.rpartition("/")[2]
+        if failures and failures[0] == name:
+            raise RuntimeError(f"no {failures.pop(0)}")
+        published.append(name)
+
+    monkeypatch.setattr(LifecyclePublisher, "publish", publish)
+    outputs = ResultPublishers(node)
+    frame = read_photo(photos[0])
+    path = projection(tmp_path / "m.onnx")
+    result = Classifier(load_model(ModelRequest(model_path=str(path)))).classify(frame)
+    for name in list(failures):
+        with pytest.raises(RuntimeError, match=name):
+            outputs.publish(frame, result)
+    assert "classification" not in published  # nobody could read it
+    outputs.publish(frame, result)
+    outputs.publish(frame, result)
+    assert published == ["label_info", "label_info", "vision_info", *["classification"] * 2]
+    assert outputs._labels_version == 1
+
+
 def test_where_every_result_matters_more_of_them_are_kept(node):
-    depths = [Outputs(node, every=every)._classification.qos_profile.depth for every in (0, 1)]
-    assert depths == [10, 1000]
+    few, many = (ResultPublishers(node, every=every)._classification for every in (False, True))
+    assert (few.qos_profile.depth, many.qos_profile.depth) == (10, 1000)
 
 
 def test_nothing_is_drawn_while_nobody_looks(node, tmp_path, photos, monkeypatch):
@@ -56,7 +80,7 @@ def test_nothing_is_drawn_while_nobody_looks(node, tmp_path, photos, monkeypatch
     frame = read_photo(photos[0])
     path = projection(tmp_path / "m.onnx")
     result = Classifier(load_model(ModelRequest(model_path=str(path)))).classify(frame)
-    outputs = Outputs(node)
+    outputs = ResultPublishers(node)
     outputs.publish_annotated(frame, result)
     monkeypatch.setattr(LifecyclePublisher, "get_subscription_count", lambda self: 1)
     with pytest.raises(AssertionError, match="nobody"):
@@ -72,7 +96,7 @@ def test_latencies_are_published_as_bags_of_results_have_them(ros, monkeypatch):
     monkeypatch.setattr(LifecyclePublisher, "publish", publish)
     monkeypatch.setattr(LifecyclePublisher, "get_subscription_count", lambda self: listeners)
     node = LifecycleNode("efv2_classifier")
-    outputs, header = Outputs(node), Header(12, 34, "camera")
+    outputs, header = ResultPublishers(node), Header(12, 34, "camera")
     outputs.publish_latency(header, {"wait": 0.001})
     assert not published  # nobody listens
     listeners = 1
@@ -93,7 +117,7 @@ def test_every_annotated_image_is_drawn_in_the_same_memory(node, tmp_path, photo
 
     monkeypatch.setattr(LifecyclePublisher, "publish", publish)
     monkeypatch.setattr(LifecyclePublisher, "get_subscription_count", lambda self: 1)
-    outputs = Outputs(node)
+    outputs = ResultPublishers(node)
     path = projection(tmp_path / "m.onnx")
     classifier = Classifier(load_model(ModelRequest(model_path=str(path))))
     frames = [read_photo(photo) for photo in photos]
