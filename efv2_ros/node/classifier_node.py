@@ -282,11 +282,17 @@ class ClassifierNode(LifecycleNode):
     def _on_set_enabled(
         self, request: SetBool.Request, response: SetBool.Response
     ) -> SetBool.Response:
-        self._enabled = request.data
-        if self._enabled:
-            self._subscribe()
-        else:
-            self._unsubscribe()
+        before, self._enabled = self._enabled, request.data
+        try:
+            if self._enabled:
+                self._subscribe()
+            else:
+                self._unsubscribe()
+        except Exception as error:  # rclpy would end the node
+            self._enabled = before
+            self._log_failure("cannot subscribe", error)
+            response.success, response.message = False, f"cannot subscribe: {error}"
+            return response
         response.success = True
         response.message = f"{self._stream_state()}; classification is " + (
             "enabled" if self._enabled else "disabled"

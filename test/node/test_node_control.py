@@ -547,3 +547,20 @@ def test_incompatible_qos_is_warned_of_once_with_the_cure(start, models):
     log = process.stop()
     assert log.count("offers an incompatible") == 1
     assert "qos_reliability:=best_effort" in log
+
+
+def test_enabling_that_fails_is_an_answer(start, models):
+    process, talker = start(
+        {"autostart": False},
+        environment={"EFV2_MODEL_DIR": str(models)},
+        remappings={"image": "~/label_info"},  # two types on one topic
+        wait=False,
+    )
+    assert talker.enable(False).success
+    assert talker.transition("configure")
+    assert talker.transition("activate")
+    response = talker.enable(True)
+    assert not response.success
+    assert "cannot subscribe" in response.message
+    assert talker.state() == "active"
+    assert process.running
