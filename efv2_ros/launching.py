@@ -14,7 +14,7 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironment
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
-from efv2_ros.node.fastdds import image_profile
+from efv2_ros.node.fastdds import annotated_profile, image_profile
 from efv2_ros.node.parameters import PARAMETERS, Constraint, Settings
 
 DEFAULTS = {each.name: each.default for each in fields(Settings)}
@@ -132,13 +132,14 @@ def classifier(
         parameters=[*files, *as_parameters(parameters)],
         remappings=[("image", image_topic)],
         ros_arguments=arguments,
+        additional_env=annotated_profile(os.environ),
         output="screen",
         **options,
     )
 
 
 def image_variables() -> list[SetEnvironmentVariable]:
-    """What lets large images through; see `middleware.image_profile`."""
+    """Make room for large images in the cameras' processes; see `image_profile`."""
     return [
         SetEnvironmentVariable(name, value) for name, value in image_profile(os.environ).items()
     ]

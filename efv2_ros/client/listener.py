@@ -157,10 +157,14 @@ def running_classifier(
         module: See `ClassifierProcess`.
     """
     namespace = f"/efv2_{name}_{os.getpid()}"
+    # The listener publishes images; nobody looks at the classifier's annotated ones.
+    environment = dict(os.environ)
     with (
         stop_signals() as should_stop,
         ros_context() as context,
-        ClassifierProcess(parameters, namespace=namespace, module=module) as process,
+        ClassifierProcess(
+            parameters, namespace=namespace, environment=environment, module=module
+        ) as process,
     ):
         node = rclpy.create_node(name, namespace=namespace, context=context)
         listener = Listener(node, process.name, should_stop=should_stop)

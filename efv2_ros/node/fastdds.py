@@ -1,4 +1,8 @@
-"""Fast DDS's shared memory, made large enough for images."""
+"""Fast DDS profiles that make its shared memory large enough for images.
+
+Only publishers need the room, which a process takes when it joins ROS: a subscriber reads from the
+publisher's shared memory.
+"""
 
 from __future__ import annotations
 
@@ -8,24 +12,48 @@ from pathlib import Path
 from efv2_ros.resources import share_path
 
 VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
-"""What names Fast DDS's profiles: in version 3, from Kilted on, and in version 2, which does not
-know the first. Version 3 warns of the second."""
+"""Environment variables that name a profile file: for Fast DDS 3, which Kilted and later have, and
+for Fast DDS 2. Version 2 ignores the other's; version 3 warns of it."""
 
-_VERSION_2 = ("humble", "iron", "jazzy")
+_FAST_DDS_2 = ("humble", "iron", "jazzy")
 
 _FILES = ("DEFAULT_FASTDDS_PROFILES.xml", "DEFAULT_FASTRTPS_PROFILES.xml")
-"""What Fast DDS reads besides, from the working folder."""
+"""Profile files that Fast DDS reads from the working folder."""
 
 
 def image_profile(environment: Mapping[str, str]) -> dict[str, str]:
-    """The variable with which a process takes and publishes images by `config/fastdds_images.xml`.
+    """Find the variable with which a process publishes images: a camera, or a player of bags.
+
+    The process takes 64 MiB for it. Best-effort images of 640x480 bgr8 and more are lost without.
 
     Args:
-        environment: The variables there are; nothing is added to a profile of the user's own.
+        environment: The environment variables.
+
+    Returns:
+        What to add to them: nothing if the user has a profile.
     """
+    return _profile("fastdds_images.xml", environment)
+
+
+def annotated_profile(environment: Mapping[str, str]) -> dict[str, str]:
+    """Find the variable with which a classifier publishes annotated images.
+
+    The process takes 16 MiB for it, which is enough for one image of up to 16 MiB at a time. A
+    classifier whose annotated images nobody outside its process wants does without.
+
+    Args:
+        environment: See `image_profile`.
+
+    Returns:
+        See `image_profile`.
+    """
+    return _profile("fastdds_annotated.xml", environment)
+
+
+def _profile(file: str, environment: Mapping[str, str]) -> dict[str, str]:
     if any(environment.get(each) for each in VARIABLES) or any(
         Path(each).exists() for each in _FILES
     ):
         return {}
-    name = VARIABLES[environment.get("ROS_DISTRO") in _VERSION_2]
-    return {name: str(share_path("config", "fastdds_images.xml"))}
+    name = VARIABLES[environment.get("ROS_DISTRO") in _FAST_DDS_2]
+    return {name: str(share_path("config", file))}

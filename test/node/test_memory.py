@@ -5,17 +5,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
 
-from rclpy.qos import ReliabilityPolicy
+from rclpy.qos import ReliabilityPolicy, qos_profile_sensor_data
+from sensor_msgs.msg import Image
 from talker import SOON
 from tiny_models import projection
 
-from efv2_ros.node import fastdds
-from efv2_ros.node.fastdds import image_profile
+from efv2_ros.node import conversions, fastdds
+from efv2_ros.node.fastdds import annotated_profile, image_profile
 from efv2_ros.node.malloc import OFF_VARIABLE
+from efv2_ros.vision.frame import Frame, Header
 
 FAULTS = """
 import resource, sys
@@ -101,8 +104,8 @@ def test_the_node_says_so_at_debug(start, tmp_path, parameters, environment, sai
 
 
 @pytest.mark.e2e
-def test_a_session_gives_the_profile_to_all_its_processes(tmp_path):
-    """As in the demo and the benchmark."""
+def test_a_session_takes_shared_memory_only_where_it_publishes_images(tmp_path):
+    """As in the demo and the benchmark: the listener publishes them, the classifier does not."""
     model = str(projection(tmp_path / "model.onnx"))
     program = (
         "import os, sys\n"
@@ -110,16 +113,22 @@ def test_a_session_gives_the_profile_to_all_its_processes(tmp_path):
         "with running_classifier('profile', {'model_path': sys.argv[1]}) as (process, listener):\n"
         "    assert listener.wait_for_classifier()\n"
         "    print(*(name for name in os.environ if name.endswith('_PROFILES_FILE')))\n"
-        "    print(open(f'/proc/{process.pid}/environ').read().count('fastdds_images.xml'))\n"
+        "    print(open(f'/proc/{process.pid}/environ').read().count('fastdds_'))\n"
+        "    for pid in (os.getpid(), process.pid):\n"
+        "        status = open(f'/proc/{pid}/status').read()\n"
+        "        print(status.partition('RssShmem:')[2].split()[0])\n"
     )
     environment = {k: v for k, v in os.environ.items() if k not in fastdds.VARIABLES}
     done = subprocess.run(
         [sys.executable, "-c", program, model],
         env=environment, capture_output=True, text=True, check=True, timeout=SOON * 2,
     )  # fmt: skip
-    name, count = done.stdout.split()
+    name, count, *shared_kb = done.stdout.split()
     assert name in fastdds.VARIABLES
-    assert count == "1"
+    assert count == "0"
+    listener_kb, classifier_kb = map(int, shared_kb)
+    assert listener_kb > 60_000
+    assert classifier_kb < 20_000
 
 
 def test_the_profile_is_used_unless_there_is_another(tmp_path, monkeypatch):
@@ -139,13 +148,37 @@ def test_the_profile_is_used_unless_there_is_another(tmp_path, monkeypatch):
 
 
 @pytest.mark.e2e
-def test_large_images_arrive_best_effort(start, tmp_path, photos):
+def test_large_annotated_images_arrive(start, tmp_path):
     """With stock Fast DDS next to none do."""
     model = str(projection(tmp_path / "model.onnx"))
-    environment = {**os.environ, **image_profile(os.environ)}
+    variables = annotated_profile(os.environ)
+    assert "fastdds_annotated.xml" in "".join(variables.values())
     process, talker = start(
-        {"model_path": model}, environment=environment, reliability=ReliabilityPolicy.BEST_EFFORT
+        {"model_path": model, "qos_reliability": "reliable"}, environment=variables
     )
+    annotated = []
+    topic = f"{process.name}/image_annotated"
+    talker.node.create_subscription(Image, topic, annotated.append, qos_profile_sensor_data)
+    image = conversions.image_message(
+        Frame(Header(), "nv12", np.zeros(1920 * 1080 * 3 // 2, np.uint8), 1080, 1920, 1920)
+    )
+    talker.spin_for(1.0)  # until the classifier has discovered the subscription
+    for number in range(20):
+        talker.images.publish(image)
+        talker.expect_results(number + 1)
+        talker.spin_for(0.1)
+    assert talker.spin_until(lambda: len(annotated) >= 19, SOON), len(annotated)
+    assert {(each.width, each.height) for each in annotated} == {(1920, 1080)}
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    assert int(status.partition("RssShmem:")[2].split()[0]) < 50_000
+
+
+@pytest.mark.e2e
+def test_large_images_arrive_best_effort(start, tmp_path, photos):
+    """With stock Fast DDS in the publisher next to none do; the subscriber's does not matter."""
+    model = str(projection(tmp_path / "model.onnx"))
+    environment = {**os.environ, **image_profile(os.environ)}
+    process, talker = start({"model_path": model}, reliability=ReliabilityPolicy.BEST_EFFORT)
     publisher = [sys.executable, "-m", "efv2_ros.node.image_publisher", "--ros-args"]
     parameters = {
         "path": photos[0].parent, "width": 1920, "height": 1080, "rate": 10.0, "loop": False,
