@@ -1,1 +1,1 @@
-"""The ROS side: the only room that imports rclpy or message types."""
+"""The nodes: the classifier and the image publisher. Requires ROS 2."""

@@ -1,4 +1,18 @@
-"""The lifecycle node: subscribes to images, publishes what they show. Wiring only."""
+"""The classifier: a lifecycle node that subscribes to images and publishes their classes.
+
+This module connects the parts, in the order of the class's sections:
+
+- Lifecycle: transitions create and free an `Engine`, which has the model, `ResultPublishers` and
+  an `ImageSubscription`.
+- The way of a frame: subscription, engine, publishers. `Statistics` counts what happens to it.
+- Enabling and disabling: the service `~/set_enabled`.
+- Parameters that change while running: the engine exchanges its model or options.
+- Diagnostics: status tasks, published by a timer.
+
+ROS's callbacks run in the executor's thread, one at a time. The engine delivers results in a thread
+of its own, and reports the end of a change in another. `run` ends the program by shutting the ROS
+context down; whatever waits here polls `context.ok()`.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +66,7 @@ _POLL_S = 0.2
 
 
 class ClassifierNode(LifecycleNode):
-    """Classifies the images of one topic; topics and parameters are listed in the README."""
+    """Classifies the images of one topic."""
 
     def __init__(self, **node_arguments: Any) -> None:
         super().__init__("efv2_classifier", **node_arguments)
@@ -73,11 +87,11 @@ class ClassifierNode(LifecycleNode):
         if board.has_bpu():
             self._status_tasks.append(BoardStatus())
         self._subscription: ImageSubscription | None = None
-        # What may fail comes after all that `destroy_node` looks at.
+        # `destroy_node` uses the attributes above, even if something below fails.
         parameters.declare(self)
         self.add_on_set_parameters_callback(self._on_set_parameters)
 
-        # Diagnostics speak in every lifecycle state: that a node is not active is news too.
+        # Diagnostics are published in every lifecycle state.
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer = self._start_timer(self._parameter("diagnostics_period"))
@@ -86,16 +100,16 @@ class ClassifierNode(LifecycleNode):
     # Lifecycle
 
     def start(self) -> None:
-        """Configure and activate, as a lifecycle manager would."""
+        """Configure and activate, as a lifecycle manager does."""
         if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
             self.trigger_activate()
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Load the model and create what publishes; FAILURE, with one sentence, when it cannot."""
+        """Load the model and create the publishers; return FAILURE if that is not possible."""
         self._phase = "configuring"
         try:
             self._settings = self._running = parameters.read(self)
-            TRANSPORTS[self._settings.transport].message_type()  # missing, it is missed here
+            TRANSPORTS[self._settings.transport].message_type()  # raises if its package is missing
             with self._reporting_meanwhile():
                 self._engine = Engine(
                     self._settings.model_request(),
@@ -107,7 +121,7 @@ class ClassifierNode(LifecycleNode):
                     should_stop=lambda: not self.context.ok(),
                 )
             self._outputs = ResultPublishers(self, every=self._settings.queue_policy == "all")
-        except Exception as error:  # rclpy would swallow it without a word
+        except Exception as error:  # rclpy would log nothing of it
             self._release()
             self._model_status.problem = str(error)
             self._log_failure("cannot configure", error)
@@ -118,7 +132,7 @@ class ClassifierNode(LifecycleNode):
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Say what the results will mean, then subscribe."""
+        """Publish what class ids mean, then subscribe."""
         result = super().on_activate(state)
         self._phase = "active"
         self._order = StampOrder()
@@ -126,41 +140,41 @@ class ClassifierNode(LifecycleNode):
             if self._engine is not None and self._outputs is not None:
                 self._outputs.announce(self._engine.classifier)
             self._subscribe()
-        except Exception as error:  # rclpy would swallow it without a word
+        except Exception as error:  # rclpy would log nothing of it
             self._log_failure("cannot activate", error)
             return TransitionCallbackReturn.ERROR
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Unsubscribe and publish what is still in work."""
+        """Unsubscribe, and publish the results of the frames in work."""
         self._unsubscribe()
         self._drain()
         self._phase = "inactive"
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Free the model."""
+        """Free the model and the publishers."""
         self._release()
         return super().on_cleanup(state)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Free everything, whatever the state."""
+        """Free the model and the publishers, in any state."""
         self._release()
         self._phase = "finalized"
         return super().on_shutdown(state)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Return to unconfigured after a transition that went wrong."""
+        """Return to unconfigured after a transition that failed."""
         self._release()
         return super().on_error(state)
 
     def destroy_node(self) -> None:
-        """Stop the workers before the entities they publish with are gone."""
+        """Stop the engine's threads before the publishers they use are destroyed."""
         self._release()
         super().destroy_node()
 
     def _log_failure(self, what: str, error: Exception) -> None:
-        if self.context.ok():  # else the program was told to end, and this comes of it
+        if self.context.ok():  # else the failure is a consequence of the program's end
             self.get_logger().error(f"{what}: {explained(error)}")
 
     def _drain(self) -> None:
@@ -172,7 +186,7 @@ class ClassifierNode(LifecycleNode):
 
     def _release(self) -> None:
         self._unsubscribe()
-        # Nobody is told any more of a change of models that ends now.
+        # First, so that `_on_changed` ignores a change that ends now.
         engine, self._engine = self._engine, None
         if engine is not None:
             engine.close()
@@ -182,7 +196,7 @@ class ClassifierNode(LifecycleNode):
         self._model_status.model, self._model_status.problem = None, ""
         self._phase = "unconfigured"
 
-    # One frame's way: message, mailbox, worker, result
+    # The way of a frame
 
     def _on_message(self) -> None:
         self._statistics.count_received(self.get_clock().now().nanoseconds)
@@ -221,7 +235,7 @@ class ClassifierNode(LifecycleNode):
         self._publish_with_it(ANNOTATED, lambda: outputs.publish_annotated(frame, outcome))
 
     def _publish_with_it(self, topic: str, publish: Callable[[], None]) -> None:
-        """Publish what goes with a result; the result stands even if this fails."""
+        """Publish what goes with a result; if that fails, the frame counts as classified still."""
         try:
             publish()
         except Exception as error:
@@ -246,23 +260,23 @@ class ClassifierNode(LifecycleNode):
         )
 
     def _give_up(self, error: DeviceLostError) -> None:
-        """Become unconfigured; called by a worker, for each frame that met the lost device."""
+        """Become unconfigured; called in the engine's thread for each frame that failed so."""
         engine = self._engine
         if engine is not None and self.executor is not None:
             self.executor.create_task(self._become_unconfigured, engine, str(error))
 
     def _become_unconfigured(self, failed: Engine, reason: str) -> None:
         if self._engine is not failed:
-            return  # another frame of the same engine said so before
+            return  # a frame before has done so
         self.get_logger().error(
-            f"{reason}: the node becomes unconfigured. Configuring loads the model anew"
+            f"{reason}: the node becomes unconfigured. Configure it to load the model again"
         )
         if self._phase == "active":
             self.trigger_deactivate()
         self.trigger_cleanup()
         self._model_status.problem = reason
 
-    # Switching the image stream on and off
+    # Enabling and disabling
 
     def _subscribe(self) -> None:
         if self._subscription is None and self._enabled and self._phase == "active":
@@ -369,13 +383,13 @@ class ClassifierNode(LifecycleNode):
         )
 
     def _report_model(self, model: Model) -> None:
-        """Tell people about the model that runs from now on, if it is another."""
+        """Log which model runs from now on, and restart its latencies, if it is another one."""
         if model is self._model_status.model:
             return
         self._model_status.model, self._model_status.problem = model, ""
         self._statistics.latency.clear()
         log, text = self.get_logger(), f"running {model.name} from {model.file.path}"
-        # Two lines: rclpy wants one severity of each.
+        # On two lines, since rclpy accepts one severity per line of code.
         if model.file.untrained:
             log.warning(text)
         else:
@@ -392,12 +406,10 @@ class ClassifierNode(LifecycleNode):
         done = threading.Event()
 
         def repeat() -> None:
-            while not done.wait(self._settings.diagnostics_period):
-                if not self.context.ok():
-                    return
+            while self.context.ok() and not done.wait(self._settings.diagnostics_period):
                 try:
                     self._report()
-                except Exception as error:  # this thread has nobody else to tell
+                except Exception as error:  # there is nobody to pass it to
                     self._log_failure("cannot publish diagnostics", error)
 
         thread = threading.Thread(target=repeat, name="diagnostics", daemon=True)
@@ -421,9 +433,9 @@ class ClassifierNode(LifecycleNode):
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the node until it is told to stop."""
-    cv2.setNumThreads(1)  # threads cost more than they bring at the sizes the node works on
-    memory = keep_memory()  # before the middleware allocates
+    """Run the node until a signal ends it."""
+    cv2.setNumThreads(1)  # for images of a model's size, OpenCV's threads cost more than they save
+    memory = keep_memory()  # before the middleware allocates memory
 
     def work(node: ClassifierNode, executor: Executor) -> None:
         keeps_memory = node.get_parameter("keep_memory").value

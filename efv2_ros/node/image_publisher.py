@@ -1,4 +1,4 @@
-"""A node that publishes the photos of a folder, or a video's frames, as a camera would."""
+"""A node that publishes photos or a video's frames as a camera does."""
 
 from __future__ import annotations
 
@@ -29,9 +29,10 @@ from efv2_ros.vision.frame import Frame, Header
 _QUEUE = 10
 _ACKNOWLEDGEMENT_TIMEOUT_S = 10.0
 _POLL_S = 0.1
+_LOWEST_RATE_HZ, _HIGHEST_RATE_HZ = 0.001, 1000.0
 
 ENCODINGS = (*ENCODERS, "jpeg")
-"""What can be published; `jpeg` is for CompressedImage."""
+"""Values of the parameter `encoding`; `jpeg` makes the topic one of CompressedImage."""
 
 _PARAMETERS: dict[str, tuple[Any, str]] = {
     "path": ("", "Folder of photos, photo, or video file"),
@@ -44,19 +45,19 @@ _PARAMETERS: dict[str, tuple[Any, str]] = {
     "reliability": ("reliable", "reliable, which serves every subscriber, or best_effort"),
     "wait_for_subscribers": (0, "Subscribers to wait for before the first image"),
 }
-"""Default and description of every parameter; all are set at start only."""
+"""Default and description of every parameter; all can be set at the start only."""
 
 
 class PublisherError(Efv2Error):
-    """A parameter makes no sense."""
+    """A parameter has an impossible value."""
 
 
 class ImagePublisher(Node):
     """Publishes `image`, as Image or CompressedImage, stamped with the node's clock.
 
     Raises:
-        PublisherError: A parameter makes no sense.
-        PicturesError: There are no pictures in `path`.
+        PublisherError: A parameter has an impossible value.
+        PicturesError: `path` has no pictures.
         FrameError: `path` is a folder without photos.
     """
 
@@ -80,9 +81,9 @@ class ImagePublisher(Node):
             "image",
             QoSProfile(depth=_QUEUE, reliability=ReliabilityPolicy[reliability.upper()]),
         )
-        # A steady clock: under simulated time, too, images come at the rate asked for.
+        # By a steady clock: simulated time does not change the rate.
         self._timer = self.create_timer(
-            1.0 / (self._at_least_0("rate") or float(pictures.rate)),
+            1.0 / (self._rate() or float(pictures.rate)),
             self._on_timer,
             clock=Clock(clock_type=ClockType.STEADY_TIME),
         )
@@ -99,15 +100,30 @@ class ImagePublisher(Node):
     def _at_least_0(self, name: str) -> Any:
         value = self._value(name)
         if not 0 <= value < math.inf:
-            raise PublisherError(f"{name} is not negative, {value} is")
+            raise PublisherError(f"{name} is not negative, but is set to {value}")
         return value
 
+    def _rate(self) -> float:
+        rate = float(self._at_least_0("rate"))
+        if rate and not _LOWEST_RATE_HZ <= rate <= _HIGHEST_RATE_HZ:
+            raise PublisherError(
+                f"rate is 0, or lies in {_LOWEST_RATE_HZ} to {_HIGHEST_RATE_HZ:.0f}, not at {rate}"
+            )
+        return rate
+
+    def _path(self) -> Path:
+        path = self._value("path")
+        if not path:
+            raise PublisherError("path names a folder of photos, a photo or a video, but is empty")
+        try:
+            return Path(path).expanduser()
+        except RuntimeError as error:
+            raise PublisherError(f"path {path}: {error}") from error
+
     def _open(self) -> Pictures:
-        if not self._value("path"):
-            raise PublisherError("path names a folder of photos, a photo or a video; it is empty")
         resizes = self._width or self._height
         return Pictures(
-            [Path(self._value("path")).expanduser()],
+            [self._path()],
             lambda reason: self.get_logger().warning(f"left out: {reason}"),
             kept=["jpeg"] if self._encoding == "jpeg" and not resizes else [],
         )
@@ -144,7 +160,7 @@ def _message(frame: Frame) -> Image | CompressedImage:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Publish until the images end or the node is told to stop."""
+    """Run the node until its images end or a signal ends it."""
 
     def work(node: ImagePublisher, executor: Executor) -> None:
         executor.spin_until_future_complete(node.finished)

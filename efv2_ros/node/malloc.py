@@ -1,7 +1,7 @@
-"""glibc's malloc, told to keep an image's memory for the next one.
+"""Settings of glibc's malloc that keep freed memory for the next image.
 
-By itself it returns big buffers to the kernel when they are freed, and the kernel clears every
-page anew for the next image: at 1080p that is most of what receiving an image costs.
+By default malloc returns large buffers to the kernel when they are freed, and the kernel clears
+every page again for the next image: at 1080p that is most of the cost of receiving one.
 """
 
 from __future__ import annotations
@@ -13,24 +13,25 @@ OFF_VARIABLE = "EFV2_KEEP_MEMORY"
 """Environment variable; `0` leaves malloc as it is."""
 
 _KEPT = 256 << 20
-"""Bytes that may lie free at the end of the heap before they are returned."""
+"""Free bytes at the end of the heap that are not returned."""
 
 _MMAP_THRESHOLD = 32 << 20
-"""Larger buffers are mapped by themselves and returned when freed; the most malloc takes."""
+"""Bytes of a buffer from which on it is mapped separately, and returned when freed: the highest
+value that malloc accepts."""
 
 _DEFAULT = 128 << 10
-"""Both thresholds as glibc starts with them (mallopt(3))."""
+"""glibc's initial value of both thresholds; see mallopt(3)."""
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 def keep_memory() -> str:
-    """Have malloc keep freed memory, unless the user's environment says otherwise.
+    """Have malloc keep freed memory, unless the environment has settings of malloc.
 
-    Other C libraries are left alone.
+    Nothing changes with a C library other than glibc.
 
     Returns:
-        What was done, for the log.
+        A sentence for the log.
     """
     if os.environ.get(OFF_VARIABLE) == "0":
         return f"malloc is left as it is: {OFF_VARIABLE}=0"
@@ -43,10 +44,10 @@ def keep_memory() -> str:
 
 
 def return_memory() -> str:
-    """Have malloc return freed memory to the system, as it does when a process starts.
+    """Restore malloc's initial settings, with which it returns freed memory.
 
     Returns:
-        What was done, for the log.
+        A sentence for the log.
     """
     return _set(_DEFAULT, _DEFAULT)
 

@@ -1,27 +1,27 @@
-"""The order of images by their stamps."""
+"""Detection of late images by their stamps."""
 
 from __future__ import annotations
 
 from efv2_ros.vision.frame import FrameError, Header
 
-# A stamp that goes back by less than this belongs to a late image; by more, or on several images
-# in a row, time started again.
+# An image is late if its stamp goes back by less than this. If stamps go back by more, or on
+# several images in a row, time started again.
 _LATE_NANOSECONDS = 1_000_000_000
 _LATE_IMAGES = 3
 
 
 class StampOrder:
-    """Tells a late image from a stream, such as a bag, that started again."""
+    """Tells a late image from a stream that started again, such as a bag that is played twice."""
 
     def __init__(self) -> None:
         self._newest: int | None = None
         self._late_in_a_row = 0
 
     def check(self, header: Header) -> None:
-        """Take note of the next image.
+        """Check the next image.
 
         Raises:
-            FrameError: It is older than one before it.
+            FrameError: `stamp`: the image is late, older than one that came before it.
         """
         newest, stamp = self._newest, header.nanoseconds
         if newest is not None and 0 < newest - stamp < _LATE_NANOSECONDS:

@@ -1,4 +1,4 @@
-"""The kinds of image topic: their message types, and how a message becomes a frame."""
+"""Transports: the types of image topics, and how their messages become frames."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from efv2_ros.vision.frame import Frame
 
 
 class TransportError(Efv2Error):
-    """The package of a message type is not installed."""
+    """A message type's package is not installed."""
 
 
 class Transport(NamedTuple):
-    """One kind of image topic.
+    """A type of image topics.
 
     Attributes:
-        type: The type, and how it is read as it came over the wire.
-        from_message: A message to a frame that views it; without a header it wants a `frame_id`.
+        type: The message type, and how a serialized message becomes a frame.
+        from_message: Makes a frame that views a message; takes a `frame_id` as well if the type
+            has no header.
     """
 
     type: ImageType
     from_message: Callable[..., Frame]
 
     def message_type(self) -> Any:
-        """The message's class.
+        """Import the message's class.
 
         Raises:
             TransportError: Its package is not installed.
@@ -37,7 +38,10 @@ class Transport(NamedTuple):
 
 
 def message_type(name: str) -> Any:
-    """The class of a message type, as `sensor_msgs/msg/Image`.
+    """Import the class of a message type.
+
+    Args:
+        name: The type's full name, such as `sensor_msgs/msg/Image`.
 
     Raises:
         TransportError: Its package is not installed, or has no such message.
@@ -45,7 +49,7 @@ def message_type(name: str) -> Any:
     package, _, message = name.partition("/msg/")
     try:
         return getattr(import_module(f"{package}.msg"), message)
-    except (ImportError, AttributeError, TypeError) as error:  # TypeError: no package is named
+    except (ImportError, AttributeError, TypeError) as error:  # TypeError: the name has no package
         raise TransportError(
             f"messages of type {name} need the package {package}: on the board, "
             "source /opt/tros/humble/setup.bash"
@@ -61,4 +65,4 @@ TRANSPORTS = {
     name: Transport(kind, _FROM_MESSAGE.get(name, conversions.frame_from_hbm))
     for name, kind in IMAGE_TYPES.items()
 }
-"""By the value of the parameter `transport`."""
+"""Transport for each value of the parameter `transport`."""

@@ -176,7 +176,10 @@ def test_a_videos_frames_arrive_in_order_again_and_again(publish, tmp_path):
         ({"path": __file__}, "neither a photo nor a video"),
         ({"encoding": "bgr16"}, "encoding is one of"),
         ({"reliability": "perhaps"}, "reliability is one of"),
+        ({"path": "~nouser/photos"}, "nouser"),
         ({"rate": -1.0}, "rate is not negative"),
+        ({"rate": 1e-320}, "rate is 0, or lies in"),
+        ({"rate": 1e300}, "rate is 0, or lies in"),
         ({"height": -1}, "height is not negative"),
     ],
 )

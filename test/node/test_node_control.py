@@ -514,7 +514,7 @@ def test_untrained_is_said_everywhere(start, picture):
     assert "untrained" in process.stop()
 
 
-def test_a_topic_without_publisher_is_warned_of_once_with_the_cure(start, models, ros):
+def test_a_topic_without_publisher_is_warned_of_once_with_the_fix(start, models, ros):
     process, talker = start(
         {}, environment={"EFV2_MODEL_DIR": str(models)}, remappings={"image": "elsewhere"},
         wait=False,
@@ -526,7 +526,7 @@ def test_a_topic_without_publisher_is_warned_of_once_with_the_cure(start, models
     assert talker.images.topic_name in log
 
 
-def test_the_wrong_type_is_warned_of_with_the_cure(start, models):
+def test_the_wrong_type_is_warned_of_with_the_fix(start, models):
     process, talker = start(
         {}, environment={"EFV2_MODEL_DIR": str(models)}, message_type=CompressedImage, wait=False
     )
@@ -535,7 +535,7 @@ def test_the_wrong_type_is_warned_of_with_the_cure(start, models):
     assert process.stop().count("transport:=compressed") == 1
 
 
-def test_incompatible_qos_is_warned_of_once_with_the_cure(start, models):
+def test_incompatible_qos_is_warned_of_once_with_the_fix(start, models):
     process, talker = start(
         {"qos_reliability": "reliable"},
         environment={"EFV2_MODEL_DIR": str(models)},
