@@ -9,9 +9,9 @@ This module connects the parts, in the order of the class's sections:
 - Parameters that change while running: the engine exchanges its model or options.
 - Diagnostics: status tasks, published by a timer.
 
-ROS's callbacks run in the executor's thread, one at a time. The engine delivers results in a thread
-of its own, and reports the end of a change in another. `run` ends the program by shutting the ROS
-context down; whatever waits here polls `context.ok()`.
+ROS's callbacks run in the executor's thread, one at a time. The engine delivers results in a
+thread of its own, and reports the end of a change in another. `run` ends the program by shutting
+the ROS context down; whatever waits here polls `context.ok()`.
 """
 
 from __future__ import annotations
