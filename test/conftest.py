@@ -27,7 +27,10 @@ def own_cache(tmp_path, monkeypatch):
 @pytest.fixture(scope="session")
 def ros():
     rclpy = pytest.importorskip("rclpy")
-    rclpy.init()
+    from rclpy.signals import SignalHandlerOptions
+
+    # Tests that send signals to their own process must not end ROS for those that follow.
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     yield rclpy
     rclpy.try_shutdown()
 
