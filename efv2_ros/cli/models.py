@@ -1,4 +1,4 @@
-"""`efv2 models`: what is in the catalog and on this machine."""
+"""`efv2 models`: lists, fetches, verifies and builds models."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from efv2_ros.models.store import inventory
 
 @click.group()
 def models() -> None:
-    """The models of the catalog: list, fetch, verify, build."""
+    """List, fetch, verify and build models."""
 
 
 _catalog_option = click.option(
     "--catalog", "catalog_file", metavar="FILE", type=click.Path(path_type=Path),
-    help="A YAML catalog of your own models.",
+    help="YAML catalog of your own models.",
 )  # fmt: skip
 
 
@@ -35,7 +35,7 @@ def _catalog(file: Path | None) -> Catalog:
 @models.command("list")
 @_catalog_option
 def list_models(catalog_file: Path | None) -> None:
-    """Show every model of the catalog and where it is."""
+    """List the catalog's models and where they are on this machine."""
     table = Table()
     for column in ("size", "format", "where", "bytes", "sha256"):
         table.add_column(column, overflow="fold" if column == "where" else "ellipsis")
@@ -57,18 +57,18 @@ def list_models(catalog_file: Path | None) -> None:
     "formats",
     multiple=True,
     type=click.Choice(FORMATS),
-    help="onnx for any machine, bin for the board; both when not given.",
+    help="onnx for any machine, bin for the board.  [default: both]",
 )
 @click.option(
     "--update",
     is_flag=True,
-    help="Fetch again and take what comes, though it differs from the first time.",
+    help="Fetch again, and accept a file that differs from the first one.",
 )
 @_catalog_option
 def fetch(
     sizes: tuple[str, ...], formats: tuple[Format, ...], update: bool, catalog_file: Path | None
 ) -> None:
-    """Download models of SIZES into the cache; interrupted downloads go on where they ended."""
+    """Download models of SIZES into the cache; interrupted downloads are resumed."""
     catalog = _catalog(catalog_file)
     for size in sizes:
         spec = catalog[size]
@@ -82,7 +82,7 @@ def fetch(
 @models.command()
 @_catalog_option
 def verify(catalog_file: Path | None) -> None:
-    """Compare every model that is here with its lock file."""
+    """Compare every model on this machine with its lock file."""
     bad = 0
     for each in inventory(_catalog(catalog_file)):
         if each.path is None:
@@ -107,14 +107,14 @@ def verify(catalog_file: Path | None) -> None:
     "--weights",
     metavar="model.safetensors",
     type=click.Path(path_type=Path),
-    help="timm's weights; without them, seeded random ones.",
+    help="timm's weights.  [default: random ones]",
 )
 @click.option(
     "--seed",
     default=0,
     show_default=True,
     type=click.IntRange(0, 2**32 - 1),
-    help="Seed of random weights.",
+    help="Seed of the random weights.",
 )
 def build(size: Size, target: Path, weights: Path | None, seed: int) -> None:
     """Write EfficientFormerV2 of SIZE (s0, s1, s2, l) as ONNX, from timm's weights."""

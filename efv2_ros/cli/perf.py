@@ -1,4 +1,4 @@
-"""`efv2 perf`: latency and FPS of the bare model."""
+"""`efv2 perf`: latency and frame rate of the model alone."""
 
 from __future__ import annotations
 
@@ -24,20 +24,21 @@ from efv2_ros.cli.options import model_options, split_request
     default=THREADS,
     show_default=True,
     type=click.IntRange(1, 32),
-    help="Threads that infer at once; give it once for each row.",
+    help="Threads that infer at once; give it once per row.",
 )
 @click.option(
     "--frames",
     default=200,
     show_default=True,
     type=click.IntRange(2),
-    help="Inferences of each thread.",
+    help="Inferences per thread.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def perf(callers: tuple[int, ...], frames: int, as_json: bool, **options: Any) -> None:
-    """Measure latency and FPS of the bare model, as in the Model Zoo's table.
+    """Measure latency and FPS of the model alone, as in the Model Zoo's table.
 
-    On a board in performance mode this redoes the table; the published figures stand beside.
+    On a board in performance mode this repeats the table's measurement; the published figures are
+    printed beside.
     """
     request = replace(split_request(options), slots=max(callers))
     with download_bar() as progress:

@@ -1,4 +1,4 @@
-"""`efv2 play`: a bag to the running node, and what it says recorded."""
+"""`efv2 play`: publishes a bag to running nodes and records the classifier's results."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ class _Remapping(click.ParamType):  # type: ignore[type-arg]
     metavar="R",
     type=click.FloatRange(0.0, min_open=True),
     show_default="1; as fast as the results come, with --wait-for-results",
-    help="Seconds of the bag in a second.",
+    help="Playback speed; 2 is twice real time.",
 )
 @click.option(
     "--clock/--no-clock",
     default=False,
     show_default=True,
-    help="Publish /clock: the time of each message before it, and the time between.",
+    help="Publish /clock: the time of each message before it, and times between messages.",
 )
 @click.option(
     "--clock-rate",
@@ -58,27 +58,27 @@ class _Remapping(click.ParamType):  # type: ignore[type-arg]
     default=40.0,
     show_default=True,
     type=click.FloatRange(0.0, 10_000.0, min_open=True),
-    help="How often the time between messages is published.",
+    help="Rate at which /clock is published between messages.",
 )
 @click.option(
     "--remap",
     "renamed",
     multiple=True,
     type=_Remapping(),
-    help="Publish a topic under another name; may be given again.",
+    help="Publish a topic under another name; may be given several times.",
 )
 @click.option(
     "--reliable",
     "lossless",
     is_flag=True,
-    help="Publish images so that none is lost, whatever QoS they were recorded with.",
+    help="Publish images with reliable QoS, so that none is lost, whatever was recorded.",
 )
 @click.option(
     "--wait-for-subscribers/--no-wait-for-subscribers",
     "wait",
     default=True,
     show_default=True,
-    help="Start when somebody subscribes to images.",
+    help="Start only when a node subscribes to the images.",
 )
 @click.option(
     "--start-timeout",
@@ -86,12 +86,12 @@ class _Remapping(click.ParamType):  # type: ignore[type-arg]
     default=60.0,
     show_default=True,
     type=click.FloatRange(0.0),
-    help="How long to wait for subscribers, and for the classifier.",
+    help="How long to wait for subscribers and for the classifier.",
 )
 @click.option(
     "--wait-for-results",
     is_flag=True,
-    help="Send an image when those before it have a result, or were dropped.",
+    help="Send each image only when the previous ones have a result or were dropped.",
 )
 @click.option(
     "--in-flight",
@@ -99,14 +99,14 @@ class _Remapping(click.ParamType):  # type: ignore[type-arg]
     default=1,
     show_default=True,
     type=click.IntRange(1),
-    help="With --wait-for-results: how many images may be without one.",
+    help="With --wait-for-results: number of images that may wait for a result at once.",
 )
 @click.option(
     "--classifier",
     metavar="NAME",
     default=NODE,
     show_default=True,
-    help="Full name of the classifier that is listened to.",
+    help="Full name of the classifier node.",
 )
 @click.option(
     "--result-timeout",
@@ -114,23 +114,23 @@ class _Remapping(click.ParamType):  # type: ignore[type-arg]
     default=10.0,
     show_default=True,
     type=click.FloatRange(0.0, min_open=True),
-    help="Give up when the classifier does not answer for so long.",
+    help="Give up when the classifier is silent for this long.",
 )
 @click.option(
     "--results",
     metavar="OUT",
     type=click.Path(path_type=Path),
-    help="Record what the classifier says, as a bag (mcap), or as JSON lines: OUT.jsonl.",
+    help="Record the classifier's results as a bag (mcap), or as JSON lines: OUT.jsonl.",
 )
 @click.option(
-    "--timings", is_flag=True, help="Write each image's latencies into the JSON lines too."
+    "--timings", is_flag=True, help="Also write each image's latencies into the JSON lines."
 )
 @click.option(
     "--player",
     default="efv2",
     show_default=True,
     type=click.Choice(["efv2", "ros2"]),
-    help="Who plays: ros2 runs `ros2 bag play` and records beside it.",
+    help="Program that plays the bag; ros2 is `ros2 bag play`.",
 )
 def play(
     bag: Path,
@@ -149,13 +149,16 @@ def play(
 ) -> None:
     """Publish a BAG to running nodes, as it was recorded.
 
-    BAG is a rosbag2 folder or a file of one: sqlite3 or mcap, compressed or not. Messages go out
-    as they lie in it, with the QoS that their topics had; of several publishers' QoS, what serves
-    all subscribers. Of a damaged bag, what can be read is played; the exit status is 1 then.
+    BAG is a rosbag2 folder or one of its files: sqlite3 or mcap, compressed or not. Messages are
+    published unchanged, with the QoS that their topics had; where several publishers differed,
+    with one that suits all subscribers. From a damaged bag, all readable messages are played, and
+    the exit status is 1.
 
-    With --wait-for-results or --results, what the classifier makes of the images is followed to
-    the last one. The latency end_to_end is by the classifier's clock: under --clock no finer than
-    --clock-rate, and nothing where images go as fast as their results come.
+    With --wait-for-results or --results, the command waits for the last image's result. The
+    latency end_to_end is measured by the classifier's clock: under --clock its resolution is that
+    of --clock-rate, and with --wait-for-results without --rate it is left out.
+
+    Ctrl-C or SIGTERM ends the playing with the results so far; the exit status is 130.
     """
     if wait_for_results and player == "ros2":
         raise click.UsageError("ros2 bag play cannot wait for results: leave one of them out")

@@ -1,4 +1,4 @@
-"""`efv2 report`: a run as an HTML page."""
+"""`efv2 report`: an HTML page about a run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from efv2_ros.replay.run import Run
     "--out",
     metavar="OUT.html",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="The page.  [default: RESULTS with the suffix .html]",
+    help="File to write the page to.  [default: RESULTS with the suffix .html]",
 )
 @click.option(
     "--bag",
@@ -30,18 +30,19 @@ from efv2_ros.replay.run import Run
     metavar="BAG",
     type=click.Path(path_type=Path),
     help="The bag that was classified, for thumbnails.  [default: the one RESULTS names, if it "
-    "is here]",
+    "exists]",
 )
 @click.option(
     "--topic",
     default="",
-    help="Topic of the images in BAG; needed only if there are several and RESULTS names none.",
+    help="Topic of the images in BAG; needed if several carry images and RESULTS names none.",
 )
 def report(results: Path, out: Path | None, bag_path: Path | None, topic: str) -> None:
-    """Turn RESULTS into one HTML page: latency, drops, and which class was seen when.
+    """Turn RESULTS into an HTML page: latencies, drops, and which class was seen when.
 
-    RESULTS is what efv2 replay wrote, with --jsonl (latencies only with --timings) or --out, or a
-    recording of the node's topics. The page needs no other file and no network.
+    RESULTS is a file of efv2 replay --jsonl (with latencies if --timings was given), a bag of
+    efv2 replay --out, or a recording of the node's topics. The page needs no other file and no
+    network.
     """
     from efv2_ros.replay.results import read_run
     from efv2_ros.report.page import write_report
@@ -74,10 +75,10 @@ def _beside(results: Path) -> Path:
 
 
 def _thumbnails(run: Run, path: Path, topic: str) -> dict[int, NDArray[np.uint8]]:
-    """Pictures of those images that the page would like to show.
+    """Read thumbnails of the images that the page shows.
 
     Raises:
-        BagError: The bag cannot be read, or it does not hold the images.
+        BagError: The bag cannot be read, or lacks the images.
     """
     from efv2_ros.bags.bag import Bag
     from efv2_ros.report.thumbnails import find_thumbnails, wanted_thumbnails
