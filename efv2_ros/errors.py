@@ -1,5 +1,5 @@
-"""The base of every error whose message is written for the person at the keyboard."""
+"""Base class of all errors whose messages are written for the user."""
 
 
 class Efv2Error(Exception):
-    """Something the user can do something about; the message says what."""
+    """An error that the user can fix; the message tells how."""

@@ -1,4 +1,4 @@
-"""Where the package's own files and its cache are. Needs neither ROS nor ament."""
+"""Paths of the package's own files and of its cache. Needs neither ROS nor ament."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _PACKAGE = "efv2_ros"
 def share_path(*parts: str) -> Path:
     """Find a file or folder that the package installs under `share/efv2_ros`.
 
-    A source checkout wins, then every prefix in `AMENT_PREFIX_PATH`, then the prefixes above
-    this module and Python's own.
+    Searches a source checkout first, then the prefixes in `AMENT_PREFIX_PATH`, then the prefixes
+    above this module and Python's own.
 
     Args:
-        *parts: path components below `share/efv2_ros`, for example `"models", "catalog.yaml"`.
+        *parts: Path components below `share/efv2_ros`, for example `"models", "catalog.yaml"`.
 
     Raises:
-        FileNotFoundError: nothing of that name is in any of these places.
+        FileNotFoundError: The file is in none of these places.
     """
     roots = list(dict.fromkeys(_share_roots()))
     for root in roots:
@@ -48,10 +48,10 @@ def _share_roots() -> Iterator[Path]:
 
 
 def cache_dir() -> Path:
-    """The user's cache folder for this package; it may not exist yet.
+    """Return the user's cache folder for this package, which may not exist yet.
 
-    `$XDG_CACHE_HOME/efv2_ros`, or `~/.cache/efv2_ros` where the variable is unset or, as the
-    XDG base directory specification asks, not an absolute path.
+    It is `$XDG_CACHE_HOME/efv2_ros`; or `~/.cache/efv2_ros` if the variable is unset or, as the
+    XDG base directory specification demands, not an absolute path.
 
     Raises:
         Efv2Error: Neither variable is set and the user has no home folder.

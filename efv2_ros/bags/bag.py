@@ -1,4 +1,4 @@
-"""Reading bags: sqlite3 and mcap, compressed or not, whole or damaged; without a middleware."""
+"""Reader of rosbag2 bags: sqlite3 and mcap, compressed or not, whole or damaged. Needs no ROS."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class Topic:
     """A topic of a bag.
 
     Attributes:
-        name: Its name.
-        type_name: Its type, as ROS names it.
-        count: Messages of it.
-        qos: What was offered when it was recorded, a `rosbags.interfaces.Qos` each.
+        name: Full name, `/camera/image`.
+        type_name: Message type, `sensor_msgs/msg/Image`.
+        count: Number of messages.
+        qos: QoS that each publisher offered while the bag was recorded: `rosbags.interfaces.Qos`.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Topic:
 
     @property
     def transport(self) -> str | None:
-        """The value of the node's parameter `transport` for it; None if these are no images."""
+        """The node's parameter `transport` for this type of image; None for other messages."""
         return _TRANSPORTS.get(self.type_name)
 
 
@@ -53,17 +53,18 @@ _TRANSPORTS = {each.name: transport for transport, each in IMAGE_TYPES.items()}
 
 
 class Bag:
-    """A bag, open for reading; a context manager.
+    """A bag that is open for reading; a context manager.
 
-    A damaged bag opens too, if anything of it can be read.
+    A damaged bag can be opened if any of its messages can be read.
 
     Args:
-        path: A bag's folder, or a storage file.
+        path: Folder of the bag, or one of its storage files.
 
     Attributes:
-        path: As given.
-        topics: By name.
-        problems: What cannot be read, a sentence each; complete once all has been read.
+        path: The argument.
+        topics: Topics by name.
+        problems: A sentence for each thing that cannot be read. Complete only when all messages
+            have been read.
 
     Raises:
         BagError: There is no bag, or nothing of it can be read.
@@ -77,7 +78,7 @@ class Bag:
         self.problems: list[str] = []
         self._resources = ExitStack()
         self._parts: list[_Part] = []
-        self._description = _described(path)
+        self._metadata = _read_metadata(path)
         if not path.exists():
             raise BagError(f"there is no bag {path}")
         try:
@@ -98,38 +99,41 @@ class Bag:
         self.close()
 
     def close(self) -> None:
-        """Close the files."""
+        """Close all files and remove temporary ones."""
         self._resources.close()
 
     def messages(
         self, topics: Collection[str], should_stop: Callable[[], bool] = lambda: False
     ) -> Generator[Message, None, None]:
-        """The messages of these topics, in the order in which they were recorded.
+        """Read the messages of some topics, in the order in which they were recorded.
 
-        Of a damaged file, what can be read, in the order of the file; `problems` grows meanwhile.
+        From a damaged file, all messages that can be read come in the file's order, and
+        `problems` grows.
 
         Args:
-            topics: Their names.
-            should_stop: Polled; ends the messages. Much that is not wanted may lie between two.
+            topics: Names of the topics.
+            should_stop: Polled for each message, also of other topics where a damaged file has
+                to be searched; True ends the iteration.
         """
         for part in self._parts:
             yield from self._messages(part, topics, should_stop)
 
     def image_topic(self, name: str = "") -> Topic:
-        """The topic of images.
+        """Find the topic that carries images.
 
         Args:
-            name: Its name; may be empty when there is only one.
+            name: Name of the topic; may be empty if only one topic carries images.
 
         Raises:
-            BagError: There is none, there are several, or the one named carries something else.
+            BagError: No topic carries images, several do and `name` is empty, or the named topic
+                is missing or carries other messages.
         """
         images = [topic for topic in self.topics.values() if topic.transport]
         listed = ", ".join(f"{topic.name} ({topic.type_name})" for topic in images) or "none"
         if not name:
             if len(images) == 1:
                 return images[0]
-            choose = "choose one by its name" if images else "nothing to classify"
+            choose = "choose one with --topic" if images else "nothing to classify"
             raise BagError(f"topics of images in {self.path}: {listed}; {choose}")
         topic = self.topics.get(name)
         if topic is None:
@@ -144,11 +148,11 @@ class Bag:
         frame_id: str = "camera",
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Iterator[Frame | Unreadable]:
-        """The images of a topic, as views of their messages; see `messages` for the order.
+        """Read the images of a topic, as views of their messages; `messages` gives the order.
 
         Args:
-            topic: From `image_topic`.
-            frame_id: For messages without a header.
+            topic: A topic that `image_topic` returned.
+            frame_id: Frame of messages without a header (HbmMsg).
             should_stop: See `messages`.
         """
         kind = IMAGE_TYPES[str(topic.transport)]
@@ -160,18 +164,18 @@ class Bag:
                 yield Unreadable(Header(*divmod(message.log_time, 1_000_000_000)), error)
 
     def info(self) -> dict[str, Any]:
-        """What `BagWriter.describe` kept; empty for a bag that was not written here."""
+        """Read what `BagWriter.describe` stored; empty for bags of other programs."""
         try:
-            info = json.loads(self._description["custom_data"][INFO])
+            info = json.loads(self._metadata["custom_data"][INFO])
         except (ValueError, KeyError, TypeError):
             return {}
         return dict(info) if isinstance(info, dict) else {}
 
-    # Files, each by itself: rosbags, when it reads a folder, leaves out the messages of topics of
-    # which metadata.yaml tells another QoS than the file does.
+    # Each storage file is opened by itself: given the folder, rosbags leaves out the topics whose
+    # QoS in metadata.yaml differs from that in the file.
 
     def _open(self) -> None:
-        described = _described_qos(self._description)
+        qos = _metadata_qos(self._metadata)
         for file in self._files():
             part = self._part(file)
             self._parts.append(part)
@@ -180,23 +184,23 @@ class Bag:
                 self.topics[topic.name] = replace(
                     known,
                     count=known.count + topic.count,
-                    qos=known.qos or topic.qos or described.get(topic.name, ()),
+                    qos=known.qos or topic.qos or qos.get(topic.name, ()),
                 )
         if not self._parts or (self.problems and not self.topics):
             reasons = "; ".join(self.problems) or "it holds no storage file"
             raise BagError(f"nothing of {self.path} can be read: {reasons}")
 
     def _files(self) -> list[Path]:
-        """The storage files, in the order in which they were recorded."""
+        """List the storage files in the order in which they were recorded."""
         if not self.path.is_dir():
             return [self.path]
-        listed = _listed_files(self.path, self._description)
+        listed = _listed_files(self.path, self._metadata)
         for file in listed:
             if not file.exists():
-                self._note(f"{self.path} lacks {file.name}, which is part of it")
+                self._note(f"{self.path} lacks its file {file.name}")
         if listed:
             return [file for file in listed if file.exists()]
-        # Recording was killed before it could describe itself.
+        # Without metadata.yaml: the recorder was killed before it wrote it.
         files = [
             file
             for file in self.path.iterdir()
@@ -206,11 +210,11 @@ class Bag:
         return sorted(files, key=lambda file: [*map(int, re.findall(r"\d+", file.name))])
 
     def _part(self, file: Path) -> _Part:
-        """A file, opened by rosbags if it is whole."""
+        """Open a storage file with rosbags; without a reader if it is damaged."""
         from rosbags.rosbag2 import Reader
 
         file = self._unpacked(file)
-        if _has_journal(file):  # the recorder was killed, and rosbags does not see the journal
+        if _has_journal(file):  # the recorder was killed; rosbags ignores the journal
             return _Part(file)
         try:
             reader = Reader(file)
@@ -222,7 +226,7 @@ class Bag:
         return _Part(file, reader)
 
     def _unpacked(self, file: Path) -> Path:
-        """The file, or what was compressed as a whole, in a temporary one."""
+        """Decompress a file that was compressed as a whole into a temporary one."""
         if file.suffix not in _COMPRESSED:
             return file
         folder = self._resources.enter_context(tempfile.TemporaryDirectory())
@@ -271,7 +275,7 @@ class Bag:
 
 
 class _Part(NamedTuple):
-    """A storage file, and what reads it; None where it is not whole."""
+    """A storage file and its rosbags reader, which is None if the file is damaged."""
 
     file: Path
     reader: Any = None
@@ -282,45 +286,45 @@ class Unreadable:
     """An image message that cannot be viewed as a frame.
 
     Attributes:
-        header: The time at which it was recorded, for want of another.
-        error: Why.
+        header: Holds the time at which the message was recorded, since its own is unknown.
+        error: The reason.
     """
 
     header: Header
     error: FrameError
 
 
-def _described(folder: Path) -> Mapping[str, Any]:
-    """What a bag says of itself; nothing where that cannot be read."""
+def _read_metadata(folder: Path) -> Mapping[str, Any]:
+    """Read metadata.yaml; empty if it is missing or damaged."""
     try:
         document = yaml.safe_load((folder / "metadata.yaml").read_text(encoding="utf-8"))
         return dict(document["rosbag2_bagfile_information"])
-    except Exception:  # whatever YAML of another program, or damaged, makes of it
+    except Exception:  # damaged YAML may raise anything, RecursionError included
         return {}
 
 
-def _listed_files(folder: Path, description: Mapping[str, Any]) -> list[Path]:
-    """The files that a bag says it has."""
+def _listed_files(folder: Path, metadata: Mapping[str, Any]) -> list[Path]:
+    """List the storage files that metadata.yaml names."""
     try:
-        # Early bags name files by the path that they had when they were recorded.
-        return [folder / PurePosixPath(name).name for name in description["relative_file_paths"]]
+        # Early versions of rosbag2 wrote paths that start at the recorder's working folder.
+        return [folder / PurePosixPath(name).name for name in metadata["relative_file_paths"]]
     except (KeyError, TypeError):
         return []
 
 
-def _described_qos(description: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
-    """The QoS of topics as a bag tells it; the files of early bags do not."""
+def _metadata_qos(metadata: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
+    """Read the topics' QoS from metadata.yaml; early storage files do not hold it."""
     from rosbags.rosbag2.metadata import parse_qos
 
     try:
-        topics = [each["topic_metadata"] for each in description["topics_with_message_count"]]
+        topics = [each["topic_metadata"] for each in metadata["topics_with_message_count"]]
         return {each["name"]: tuple(parse_qos(each["offered_qos_profiles"])) for each in topics}
-    except Exception:  # it is only needed to play a topic as it was
+    except Exception:  # only `efv2 play` needs it, and has defaults
         return {}
 
 
 def _read(reader: Any, topics: Collection[str]) -> Iterator[Message]:
-    """The messages of a whole file, by their time."""
+    """Read the messages of an undamaged file by their time."""
     wanted = [each for each in reader.connections if each.topic in topics]
     if wanted:
         for connection, log_time, data in reader.messages(wanted):
@@ -328,11 +332,14 @@ def _read(reader: Any, topics: Collection[str]) -> Iterator[Message]:
 
 
 def _has_journal(file: Path) -> bool:
-    """Whether SQLite keeps part of the file's contents beside it."""
+    """Whether SQLite keeps part of the contents in a write-ahead log beside the file."""
     journal = file.with_name(f"{file.name}-wal")
     return journal.exists() and journal.stat().st_size > 0
 
 
 def _identity(message: Message) -> int:
-    """What tells a message from others; its first bytes hold its own stamp."""
-    return hash((message.topic, message.log_time, message.data[:64]))  # millions are kept
+    """Hash what distinguishes a message; a hash, since millions are kept.
+
+    The first bytes of the data hold the message's own stamp.
+    """
+    return hash((message.topic, message.log_time, message.data[:64]))

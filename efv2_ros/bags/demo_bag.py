@@ -1,4 +1,4 @@
-"""Bags made of pictures: what a camera that saw them would have sent, at exact stamps."""
+"""Bags made from photos or a video, as a camera would have sent them, with exact stamps."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from efv2_ros.vision.frame import Frame, FrameError, Header
 from efv2_ros.vision.pixels import COMPRESSED
 
 START = 1_700_000_000
-"""Seconds of the first stamp, 2023-11-14 22:13:20 UTC: any will do, if it is always the same."""
+"""Default of the first stamp in seconds, 2023-11-14 22:13:20 UTC; fixed for reproducible bags."""
 
 HBMEM = ("480p", "540p", "1080p")
-"""Sizes of HbmMsg, by what their names mean."""
+"""Sizes of HbmMsg: the suffixes of TROS's types HbmMsg480P, 540P, 1080P in lower case."""
 
 _SECOND = 1_000_000_000  # nanoseconds
 _HIGHEST_RATE = 1_000_000
@@ -36,22 +36,23 @@ _HBM_ENCODING = 12
 
 @dataclass(frozen=True, slots=True)
 class DemoCamera:
-    """How the images of a bag look, and when they were taken.
+    """Properties of the imagined camera: image format, topic and stamps.
 
     Attributes:
-        encoding: One of `vision.encode`'s: `jpeg` and `png` make CompressedImage, others Image.
-        hbmem: One of `HBMEM`, to make HbmMsg, which holds nv12; empty for the others.
-        width: Width to resize to, in pixels; 0: as it is, or as `height` asks for.
-        height: Height to resize to, in pixels; 0: as it is, or as `width` asks for.
-        topic: Full name; empty for the one at which such images are looked for: `/image`,
-            image_transport's `/image/compressed`, TROS's `/hbmem_img`.
-        frame_id: Of the headers, which HbmMsg has not.
+        encoding: A key of `pictures.encode`'s tables: `jpeg` and `png` make CompressedImage, the
+            others Image.
+        hbmem: A size from `HBMEM` to make HbmMsg, which needs `encoding` nv12; empty otherwise.
+        width: Width to resize to, in pixels; 0 keeps it, or keeps the aspect ratio for `height`.
+        height: Height to resize to, in pixels; 0 keeps it, or keeps the aspect ratio for `width`.
+        topic: Full name of the topic; empty for the usual one: `/image`, image_transport's
+            `/image/compressed`, TROS's `/hbmem_img`.
+        frame_id: Frame of the headers; HbmMsg has no header.
         start: Stamp of the first image, in nanoseconds.
-        rate: Images a second; None: as the pictures are meant to be seen.
-        reliable: Whether the topic was offered as reliable, else as best effort.
+        rate: Images per second; None for a video's own rate, or 10 for photos.
+        reliable: Record the topic's QoS as reliable instead of best effort.
 
     Raises:
-        BagError: `topic` is no full name, or `encoding` is none that HbmMsg is made with.
+        BagError: `topic` is not a full name, or `encoding` does not suit HbmMsg.
     """
 
     encoding: str = "bgr8"
@@ -66,20 +67,20 @@ class DemoCamera:
 
     def __post_init__(self) -> None:
         if self.topic and not _TOPIC.fullmatch(self.topic):
-            raise BagError(f"'{self.topic}' is no full name of a topic, as /camera/image is")
+            raise BagError(f"'{self.topic}' is not a full topic name, such as /camera/image")
         if self.hbmem and self.encoding != "nv12":
             raise BagError(f"HbmMsg is made with nv12, not with {self.encoding}")
 
     @property
     def transport(self) -> str:
-        """Key of `serialized.IMAGE_TYPES`."""
+        """Key of `messages.images.IMAGE_TYPES`."""
         if self.hbmem:
             return f"hbmem_{self.hbmem}"
         return "compressed" if self.encoding in COMPRESSED else "raw"
 
     @property
     def type_name(self) -> str:
-        """Type of the messages, as ROS names it."""
+        """Message type, `sensor_msgs/msg/Image`."""
         return IMAGE_TYPES[self.transport].name
 
     @property
@@ -90,13 +91,13 @@ class DemoCamera:
 
 
 class Recorded(NamedTuple):
-    """What is in the bag.
+    """Summary of a recorded bag.
 
     Attributes:
-        frames: How many images; when stopped before the first, 0, and there is no bag.
-        rate: Images a second.
-        duration: From the first stamp to the last, in nanoseconds.
-        size: Of all its files, in bytes.
+        frames: Number of images; 0 if stopped before the first, and then there is no bag.
+        rate: Images per second.
+        duration: Time from the first stamp to the last, in nanoseconds.
+        size: Size of all files, in bytes.
     """
 
     frames: int
@@ -117,23 +118,23 @@ def record(
     on_left_out: Callable[[str], None] = lambda text: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Recorded:
-    """Make a bag. On any error there is none.
+    """Make a bag; after any error there is none.
 
     Args:
-        out: Its folder, which must not exist.
-        paths: Photos and folders of them, or one video.
-        camera: What becomes of the pictures.
-        frames: How many images, going round if there are fewer; 0: each picture once.
+        out: Folder of the bag; must not exist.
+        paths: Photos and folders of photos, or one video.
+        camera: Format, topic and stamps of the images.
+        frames: Number of images; the pictures are repeated as needed. 0 takes each picture once.
         storage: See `BagWriter`.
         compression: See `BagWriter`.
-        on_progress: Told after each image how many there are, and will be; 0 if that is not known.
-        on_left_out: Told, once for each photo that cannot be read, the reason.
-        should_stop: Asked before each image; once it says yes, the bag ends.
+        on_progress: Called after each image with the number so far and the total, 0 if unknown.
+        on_left_out: Called with the reason, once for each photo that cannot be read.
+        should_stop: Polled before each image; True completes the bag there.
 
     Raises:
-        BagError: The bag cannot be written, or its type has no place for an image or a stamp.
-        PicturesError: There is no picture, or none that can be read.
-        FrameError: A picture has a size that `camera.encoding` cannot have.
+        BagError: The bag cannot be written, or an image or stamp does not fit its message type.
+        PicturesError: There are no pictures, or none can be read.
+        FrameError: A picture's size is not possible in `camera.encoding`.
     """
     resizes = camera.width or camera.height
     keeps = camera.encoding in COMPRESSED and not resizes
@@ -166,13 +167,13 @@ def record(
 
 
 def parse_rate(text: str) -> Fraction:
-    """Images a second, exactly: `29.97` or `30000/1001`.
+    """Parse images per second exactly: `29.97` or `30000/1001`.
 
     Raises:
-        ValueError: It is no number, not positive, or above a million.
+        ValueError: The text is not a positive number up to a million.
     """
     if not re.fullmatch(r"\d+(\.\d+)?|\d+/\d*[1-9]\d*", text, re.ASCII):
-        raise ValueError(f"'{text}' is no rate, as 29.97 and 30000/1001 are")
+        raise ValueError(f"'{text}' is not a rate, such as 29.97 or 30000/1001")
     rate = Fraction(text)
     if not 0 < rate <= _HIGHEST_RATE:
         raise ValueError(f"'{text}' is not between 0 and a million images a second")
@@ -180,20 +181,20 @@ def parse_rate(text: str) -> Fraction:
 
 
 def parse_stamp(text: str) -> int:
-    """Decimal seconds as nanoseconds, exactly.
+    """Parse decimal seconds to nanoseconds exactly.
 
     Raises:
-        ValueError: It is no such number, or has more than nine decimals.
+        ValueError: The text is not a number with up to nine decimals.
     """
     if not re.fullmatch(r"\d+(\.\d{1,9})?", text, re.ASCII):
-        raise ValueError(f"'{text}' is no stamp, as 1700000000.040000001 is")
+        raise ValueError(f"'{text}' is not a stamp, such as 1700000000.040000001")
     return int(Fraction(text) * _SECOND)
 
 
 def _message(camera: DemoCamera, picture: Frame, stamp: int, index: int) -> bytes:
     header = Header(*divmod(stamp, _SECOND), camera.frame_id)
     if header.sec >= 2**31:
-        raise BagError(f"image {index} is taken at {header.sec} s, later than a ROS stamp can say")
+        raise BagError(f"image {index} is taken at {header.sec} s, later than ROS stamps reach")
     try:
         frame = encode(picture, camera.encoding, camera.width, camera.height)
     except FrameError as error:
@@ -206,7 +207,7 @@ def _fields(camera: DemoCamera, frame: Frame, index: int) -> dict[str, Any]:
         return _hbm_fields(camera.hbmem, frame, index)
     header = header_message(frame.header)
     if camera.transport == "compressed":
-        # As camera drivers write it; image_transport's own is longer.
+        # As camera drivers write it; image_transport writes `bgr8; jpeg compressed bgr8`.
         return {"header": header, "format": frame.encoding, "data": frame.data}
     return {
         "header": header,
@@ -224,7 +225,7 @@ def _hbm_fields(hbmem: str, frame: Frame, index: int) -> dict[str, Any]:
     capacity = _capacity(hbmem)
     if used > capacity:
         fitting = [each for each in HBMEM if used <= _capacity(each)]
-        fix = f"{fitting[0]} holds it" if fitting else "there is none for it: make it smaller"
+        fix = f"{fitting[0]} holds it" if fitting else "no HbmMsg holds it: make it smaller"
         raise BagError(
             f"an {frame.encoding} image of {frame.width}x{frame.height} pixels has {used} bytes, "
             f"and the HbmMsg of {hbmem} holds {capacity}; {fix}"

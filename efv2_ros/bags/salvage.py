@@ -1,7 +1,7 @@
-"""What can be read of a storage file that is cut off, damaged, or was never closed.
+"""Reader of storage files that are cut off, damaged, or were never closed.
 
-rosbags wants a file to be whole. Here a file is read from its start, record by record, and what is
-damaged is stepped over where the format says how far.
+rosbags reads complete files only. Here a file is read from its start, record by record; damaged
+records are skipped where the format tells their length.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from typing import IO, Any, NamedTuple
 from efv2_ros.bags.errors import BagError
 
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-"""How a compressed message begins (RFC 8878, 3.1.1); one that is not begins with 0, 0 or 0, 1."""
+"""First bytes of a compressed message (RFC 8878, 3.1.1). CDR begins with 0, 0 or 0, 1."""
 
-Damage = Callable[[str], None]
-"""Told, in half a sentence, of each thing that could not be read."""
+OnDamage = Callable[[str], None]
+"""Called with half a sentence for each thing that cannot be read."""
 
 
 class Message(NamedTuple):
     """A message as it was recorded.
 
     Attributes:
-        topic: Its topic.
-        type_name: Its type, as ROS names it.
-        log_time: When it was recorded, in nanoseconds.
+        topic: Full name of its topic.
+        type_name: Message type, `sensor_msgs/msg/Image`.
+        log_time: Time at which it was recorded, in nanoseconds.
         data: The serialized message.
     """
 
@@ -39,38 +39,38 @@ class Message(NamedTuple):
     data: bytes
 
 
-def salvage(file: Path, damage: Damage) -> Iterator[Message]:
-    """All messages of a storage file that can be read, in the file's own order.
+def salvage(file: Path, on_damage: OnDamage) -> Iterator[Message]:
+    """Read all readable messages of a storage file, in the file's own order.
 
     Args:
-        file: `.mcap` or `.db3`, not compressed as a whole.
-        damage: See `Damage`.
+        file: A `.mcap` or `.db3` file that is not compressed as a whole.
+        on_damage: See `OnDamage`.
 
     Raises:
-        BagError: A package that reads such files is missing.
+        BagError: The package mcap is missing.
     """
     read = _mcap if file.suffix == ".mcap" else _sqlite
-    for message in read(file, damage):
+    for message in read(file, on_damage):
         try:
             yield decompressed(message)
-        except Exception as error:  # whatever the damaged data make of the decompressor
-            damage(f"a compressed message of {message.topic} is damaged ({error})")
+        except Exception as error:  # the decompressor may raise anything
+            on_damage(f"a compressed message of {message.topic} is damaged ({error})")
 
 
 def decompressed(message: Message) -> Message:
-    """A message as it was before rosbag2 compressed it, if it did."""
+    """Decompress a message if rosbag2 compressed it (compression mode `message`)."""
     if message.data[:4] != _ZSTD_MAGIC:
         return message
     return message._replace(data=_zstd().decompress(message.data))
 
 
-def unpack(file: Path, target: Path, damage: Damage) -> None:
-    """Decompress a zstd file as far as that goes."""
+def unpack(file: Path, target: Path, on_damage: OnDamage) -> None:
+    """Decompress a zstd file up to its end or its first damage."""
     with file.open("rb") as packed, target.open("wb") as unpacked:
         try:
             shutil.copyfileobj(_zstd().open(packed, "rb"), unpacked, 1 << 16)
-        except Exception as error:  # whatever the damaged data make of the decompressor
-            damage(f"{file.name} is damaged or cut off ({error})")
+        except Exception as error:  # the decompressor may raise anything
+            on_damage(f"{file.name} is damaged or cut off ({error})")
 
 
 def _zstd() -> Any:
@@ -78,14 +78,14 @@ def _zstd() -> Any:
     return import_module(f"{name}.zstd")
 
 
-def _mcap(file: Path, damage: Damage) -> Iterator[Message]:
+def _mcap(file: Path, on_damage: OnDamage) -> Iterator[Message]:
     try:
         from mcap.records import Channel, Chunk, Schema
         from mcap.records import Message as Record
         from mcap.stream_reader import StreamReader, breakup_chunk
     except ImportError as error:
         raise BagError(
-            f"to read what is left of {file}, the package mcap is needed: pip install mcap"
+            f"reading the damaged file {file} needs the package mcap: pip install mcap"
         ) from error
     schemas: dict[int, str] = {}
     channels: dict[int, Any] = {}
@@ -107,8 +107,10 @@ def _mcap(file: Path, damage: Damage) -> Iterator[Message]:
         while True:
             try:
                 record = next(records, None)
-            except Exception as error:  # whatever the damaged bytes look like
-                damage(f"{file.name} cannot be read on from byte {stream.tell()} ({_text(error)})")
+            except Exception as error:  # damaged records may raise anything
+                on_damage(
+                    f"{file.name} cannot be read on from byte {stream.tell()} ({_text(error)})"
+                )
                 return
             if record is None:
                 return
@@ -116,35 +118,38 @@ def _mcap(file: Path, damage: Damage) -> Iterator[Message]:
                 try:
                     contents = breakup_chunk(record, validate_crc=True)
                 except Exception as error:
-                    damage(f"a chunk of {file.name} is damaged ({_text(error)})")
+                    on_damage(f"a chunk of {file.name} is damaged ({_text(error)})")
                     continue
                 yield from messages(iter(contents))
             else:
                 yield from messages(iter((record,)))
 
 
-def _sqlite(file: Path, damage: Damage) -> Iterator[Message]:
+def _sqlite(file: Path, on_damage: OnDamage) -> Iterator[Message]:
     database = None
     try:
         database = sqlite3.connect(f"file:{_quoted(file)}?mode=ro", uri=True)
-        # Without it SQLite does not open a file that is shorter than its header says.
+        # Needed to open a file that is shorter than its header says.
         database.execute("PRAGMA writable_schema = ON")
         topics = {
             number: (str(name), str(type_name))
             for number, name, type_name in database.execute("SELECT id, name, type FROM topics")
         }
-        yield from _rows(file, database, topics, damage)
+        yield from _rows(file, database, topics, on_damage)
     except sqlite3.Error as error:
-        damage(f"{file.name} cannot be read ({error})")
+        on_damage(f"{file.name} cannot be read ({error})")
     finally:
         if database is not None:
             database.close()
 
 
 def _rows(
-    file: Path, database: sqlite3.Connection, topics: dict[int, tuple[str, str]], damage: Damage
+    file: Path,
+    database: sqlite3.Connection,
+    topics: dict[int, tuple[str, str]],
+    on_damage: OnDamage,
 ) -> Iterator[Message]:
-    """From the first row up to the damage, and from the last one back to it."""
+    """Read rows from the first up to the damage, then from the last one back to it."""
     read, last = "SELECT id, topic_id, timestamp, data FROM messages WHERE id > ? ORDER BY id", -1
     failed = False
     for query in (read, f"{read} DESC"):
@@ -155,7 +160,7 @@ def _rows(
                     yield Message(*topics[topic], log_time, data)
         except sqlite3.Error as error:
             if not failed:
-                damage(f"{file.name} is damaged after message {max(last, 0)} ({error})")
+                on_damage(f"{file.name} is damaged after message {max(last, 0)} ({error})")
             failed = True
         if not failed:
             return

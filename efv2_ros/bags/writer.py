@@ -1,4 +1,4 @@
-"""Writing bags that ROS 2 from Humble on and Foxglove open."""
+"""Writer of bags that ROS 2 from Humble on and Foxglove can open."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ Compression = Literal["none", "chunk", "message", "file"]
 _STORAGE_ERRORS = (OSError, sqlite3.Error)
 
 INFO = "efv2_ros"
-"""Key of metadata.yaml's custom_data under which `info` is kept, as JSON."""
+"""Key in metadata.yaml's `custom_data` that holds what `describe` stores, as JSON."""
 
 
 class BagWriter:
-    """Writes a bag; a context manager, at whose end the bag is complete.
+    """Writer of one bag; a context manager that completes the bag at its end.
 
     Args:
-        path: The bag's folder, which must not exist.
-        storage: Format of the file in it.
-        compression: `chunk` is mcap's own; `message` and `file` are rosbag2's, with zstd.
+        path: Folder of the bag; must not exist, its parents are made.
+        storage: Format of the storage file.
+        compression: zstd compression: `chunk` is mcap's own, `message` and `file` are rosbag2's.
 
     Raises:
         BagError: The folder exists or cannot be made.
@@ -56,7 +56,7 @@ class BagWriter:
         except WriterError as error:
             raise BagError(f"cannot write the bag {path}: {error}") from error
         except _STORAGE_ERRORS as error:
-            shutil.rmtree(path, ignore_errors=True)  # it cannot have been there before
+            shutil.rmtree(path, ignore_errors=True)  # made just now: the writer refuses others
             raise self._failed(error) from error
 
     def __enter__(self) -> BagWriter:
@@ -71,22 +71,22 @@ class BagWriter:
         self.close()
 
     def describe(self, info: Mapping[str, Any]) -> None:
-        """Keep what the bag is about in its metadata."""
+        """Store a description, of JSON's types, in the bag's metadata."""
         self._writer.set_custom_data(INFO, json.dumps(info))
 
     def declare(
         self, topic: str, type_name: str, *, latched: bool = False, reliable: bool = True
     ) -> None:
-        """Add a topic, if it is not there: one without messages will be in the bag too.
+        """Add a topic if the bag does not have it yet; topics without messages are kept too.
 
         Args:
-            topic: Its name.
-            type_name: Its type, as ROS names it.
-            latched: Whether the topic was offered as transient local, else as volatile.
-            reliable: Whether it was offered as reliable, else as best effort.
+            topic: Full name of the topic.
+            type_name: Message type, `sensor_msgs/msg/Image`.
+            latched: Record the durability as transient local instead of volatile.
+            reliable: Record the reliability as reliable instead of best effort.
 
         Raises:
-            BagError: The disk is full, or the type is not known.
+            BagError: The disk is full, or the type is unknown.
         """
         from rosbags.typesys import TypesysError
 
@@ -100,7 +100,7 @@ class BagWriter:
                 offered_qos_profiles=[_qos(latched, reliable)],
             )
         except TypesysError as error:
-            raise BagError(f"{type_name} is no type that can be written") from error
+            raise BagError(f"{type_name} is not a known message type") from error
         except _STORAGE_ERRORS as error:
             raise self._failed(error) from error
 
@@ -114,18 +114,19 @@ class BagWriter:
         latched: bool = False,
         reliable: bool = True,
     ) -> None:
-        """Add a message; its topic is added with the first one.
+        """Add a message, and its topic with the first one.
 
         Args:
             topic: See `declare`.
             type_name: See `declare`.
-            log_time: When it was sent, in nanoseconds.
+            log_time: Time at which the message was received, in nanoseconds; negative times
+                become 0.
             data: The serialized message.
             latched: See `declare`.
             reliable: See `declare`.
 
         Raises:
-            BagError: The disk is full, or the type is not known.
+            BagError: The disk is full, or the type is unknown.
         """
         self.declare(topic, type_name, latched=latched, reliable=reliable)
         try:
@@ -134,7 +135,7 @@ class BagWriter:
             raise self._failed(error) from error
 
     def close(self) -> None:
-        """Write what makes the bag complete.
+        """Write the index and the metadata, which complete the bag.
 
         Raises:
             BagError: The disk is full.
@@ -145,8 +146,8 @@ class BagWriter:
             raise self._failed(error) from error
 
     def discard(self) -> None:
-        """Remove the bag, unfinished as it is, instead of closing it."""
-        with suppress(*_STORAGE_ERRORS):  # what is still in memory need not reach the disk
+        """Remove the unfinished bag instead of closing it."""
+        with suppress(*_STORAGE_ERRORS):  # buffered data need not reach the disk
             self._writer.abort()
         shutil.rmtree(self._path, ignore_errors=True)
 

@@ -1,1 +1,1 @@
-"""`efv2`, the command line: one module a command."""
+"""The command line `efv2`: one module per command."""

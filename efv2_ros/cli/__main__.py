@@ -1,4 +1,4 @@
-"""`python -m efv2_ros.cli` is `efv2`."""
+"""Entry point of `python -m efv2_ros.cli`, which is `efv2`."""
 
 from efv2_ros.cli.main import main
 

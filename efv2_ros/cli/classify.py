@@ -1,4 +1,4 @@
-"""`efv2 classify`: what is on photos."""
+"""`efv2 classify`: classes of photos."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from efv2_ros.vision.frame import FrameError
     "annotated",
     metavar="OUT.jpg",
     type=click.Path(path_type=Path),
-    help="Write the photo with its results drawn on it; a folder for several photos.",
+    help="Draw the results on the photo and write it here; for several photos, a folder.",
 )
 def classify(
     photos: tuple[Path, ...],
@@ -39,8 +39,8 @@ def classify(
 ) -> None:
     """Classify PHOTOs, or all photos of a folder.
 
-    --annotate never replaces a photo: for several photos it names another folder, into which each
-    is written as NAME.jpg. Photos of the same name get their folders' names in front.
+    --annotate never overwrites a photo. In a folder, each photo becomes NAME.jpg; photos of the
+    same name get their folders' names in front.
     """
     from efv2_ros.pictures.photo import find_photos, read_photo
 

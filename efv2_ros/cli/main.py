@@ -1,4 +1,4 @@
-"""The command `efv2`, a group of one command a module."""
+"""The command group `efv2`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class _Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         for stream in (sys.stdout, sys.stderr):
-            # Paths may hold bytes that are no UTF-8, and a terminal may lack a label's letters.
+            # Paths may not be UTF-8, and a terminal's encoding may lack characters of a label.
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
         try:
@@ -42,7 +42,7 @@ class _Group(click.Group):
             raise click.ClickException(str(error)) from error
         except OSError as error:
             if error.errno == errno.EPIPE:
-                raise  # click ends the process: nobody reads its output any more
+                raise  # the reader of the output has closed it; click ends the process
             raise click.ClickException(_sentence(error)) from error
         except (KeyboardInterrupt, click.Abort):
             messages.print("interrupted")
@@ -50,7 +50,7 @@ class _Group(click.Group):
 
 
 def _sentence(error: OSError) -> str:
-    """What the system says, without Python's number of the error."""
+    """Format the system's message, without the error number that `str` adds."""
     reason = error.strerror or str(error) or type(error).__name__
     return f"{error.filename}: {reason}" if error.filename else reason
 

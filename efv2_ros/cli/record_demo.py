@@ -1,4 +1,4 @@
-"""`efv2 record-demo`: a bag made of photos or a video."""
+"""`efv2 record-demo`: makes a bag from photos or a video."""
 
 from __future__ import annotations
 
@@ -37,35 +37,35 @@ _PIXELS = click.IntRange(1, 16384)
 @click.option(
     "--encoding",
     type=click.Choice([*ENCODERS, *FILE_SUFFIXES]),
-    help="Of the images: jpeg and png make CompressedImage, the others Image.  "
+    help="Image encoding: jpeg and png make CompressedImage, the others Image.  "
     "[default: bgr8, or nv12 with --hbmem]",
 )
 @click.option(
-    "--hbmem", type=click.Choice(HBMEM), help="Make TROS's HbmMsg of this size, with nv12."
+    "--hbmem", type=click.Choice(HBMEM), help="Make TROS's HbmMsg of this size, in nv12."
 )
 @click.option(
     "--rate",
     type=Parsed("HZ", parse_rate),
-    help="Images a second, as 29.97 or 30000/1001.  [default: a video's own, 10 for photos]",
+    help="Images per second, 29.97 or 30000/1001.  [default: a video's own, 10 for photos]",
 )
 @click.option(
     "--frames",
     type=click.IntRange(1),
-    help="How many images, going round if there are fewer.  [default: each once]",
+    help="Number of images; pictures repeat if there are fewer.  [default: each once]",
 )
 @click.option("--width", type=_PIXELS, help="Resize to this width.")
 @click.option(
-    "--height", type=_PIXELS, help="Resize to this height; with one of them the aspect is kept."
+    "--height",
+    type=_PIXELS,
+    help="Resize to this height; width or height alone keeps the aspect ratio.",
 )
 @click.option(
     "--topic",
     default="",
-    help="Topic of the images.  [default: /image; /image/compressed as image_transport names it; "
-    "/hbmem_img as TROS does]",
+    help="Topic of the images.  [default: /image; /image/compressed for jpeg and png, as in "
+    "image_transport; /hbmem_img with --hbmem, as in TROS]",
 )
-@click.option(
-    "--frame-id", help="frame_id of the headers, which HbmMsg has not.  [default: camera]"
-)
+@click.option("--frame-id", help="frame_id of the headers; HbmMsg has none.  [default: camera]")
 @click.option(
     "--start",
     default=str(START),
@@ -78,14 +78,14 @@ _PIXELS = click.IntRange(1, 16384)
     default="reliable",
     show_default=True,
     type=click.Choice(["reliable", "best_effort"]),
-    help="What the camera offered, which a player offers again.",
+    help="Reliability to record for the topic, with which players publish it.",
 )
 @click.option(
     "--storage",
     default="mcap",
     show_default=True,
     type=click.Choice(["mcap", "sqlite3"]),
-    help="Format of the bag.",
+    help="Storage format of the bag.",
 )
 @click.option(
     "--compress",
@@ -93,7 +93,7 @@ _PIXELS = click.IntRange(1, 16384)
     default="none",
     show_default=True,
     type=click.Choice(["none", "chunk", "message", "file"]),
-    help="Compress with zstd: chunk is mcap's own way, message and file are rosbag2's.",
+    help="Compression with zstd: chunk is mcap's own, message and file are rosbag2's.",
 )
 def record_demo(
     out: Path,
@@ -110,18 +110,18 @@ def record_demo(
     camera_qos: str,
     **bag: Any,
 ) -> None:
-    """Make the bag OUT of photos, folders of photos, or a video.
+    """Make the bag OUT from photos, folders of photos, or a video.
 
-    For tests and bug reports: neither a camera nor ROS is needed. Image i, from 0, is stamped
-    START + i / RATE seconds, rounded to the nanosecond, so the same pictures and options make the
-    same messages. JPEG and PNG files are kept as they are where they have the encoding asked for
-    and are not resized.
+    For tests and bug reports: needs neither a camera nor ROS. Image i, from 0, has the stamp
+    START + i / RATE seconds, rounded to nanoseconds, so the same pictures and options make the
+    same messages. JPEG and PNG files are copied unchanged if they have the encoding asked for and
+    are not resized.
 
     A photo that cannot be read is left out. Ctrl-C or SIGTERM ends the bag after the image being
     written, with exit status 130; a second one removes the bag.
     """
     if hbmem and frame_id is not None:
-        raise click.UsageError("HbmMsg has no header, so --frame-id does not go with --hbmem")
+        raise click.UsageError("--frame-id cannot be used with --hbmem: HbmMsg has no header")
     camera = DemoCamera(
         encoding or ("nv12" if hbmem else "bgr8"), hbmem or "", width or 0, height or 0, topic,
         "camera" if frame_id is None else frame_id, start, rate, camera_qos == "reliable",

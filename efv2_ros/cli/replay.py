@@ -1,4 +1,4 @@
-"""`efv2 replay`: a bag through the classifier, without a middleware."""
+"""`efv2 replay`: classifies the images of a bag, without ROS."""
 
 from __future__ import annotations
 
@@ -34,32 +34,34 @@ from efv2_ros.replay.golden import Comparison, compare, write_junit
 from efv2_ros.replay.run import Run, RunError, read_jsonl, save_jsonl, write_jsonl
 
 _LISTED = 10
-"""Differences that are printed; more are only counted."""
+"""Number of differences that are printed; more are only counted."""
 
 
 @click.command()
 @click.argument("bag", type=click.Path(path_type=Path))
-@click.option("--topic", default="", help="Topic of the images; not needed if there is only one.")
+@click.option(
+    "--topic", default="", help="Topic of the images; needed if several topics carry images."
+)
 @click.option(
     "--out",
     metavar="BAG",
     type=click.Path(path_type=Path),
-    help="Write the results as a bag (mcap), each at the stamp of its image.",
+    help="Write the results as a bag (mcap), each at its image's stamp.",
 )
 @click.option(
     "--jsonl",
     metavar="FILE",
     type=click.Path(path_type=Path, allow_dash=True),
-    help="Write the results as JSON lines, the same bytes each time; - is standard output.",
+    help="Write the results as JSON lines, always the same bytes; - is standard output.",
 )
 @click.option(
-    "--timings", is_flag=True, help="Write each image's latencies into the JSON lines too."
+    "--timings", is_flag=True, help="Also write each image's latencies into the JSON lines."
 )
 @click.option(
     "--golden",
     metavar="FILE",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Compare with these results, made by --update-golden; exit status 1 if they differ.",
+    help="Compare with these results of --update-golden; the exit status is 1 if they differ.",
 )
 @click.option("--update-golden", is_flag=True, help="Write the golden file instead.")
 @click.option(
@@ -67,7 +69,7 @@ _LISTED = 10
     default=0.001,
     show_default=True,
     type=click.FloatRange(0.0, 1.0),
-    help="By how much a score may differ from the golden one.",
+    help="Largest allowed difference of a score from the golden one.",
 )
 @click.option(
     "--junit",
@@ -80,20 +82,20 @@ _LISTED = 10
     default="auto",
     show_default=True,
     type=click.Choice(["auto", "full", "limited"]),
-    help="Range of the camera's own YUV.",
+    help="Range of the bag's YUV images.",
 )
 @click.option(
     "--frame-id",
     default="camera",
     show_default=True,
-    help="frame_id for images without a header, as hbm_img_msgs'.",
+    help="frame_id of images without a header (hbm_img_msgs).",
 )
 @click.option(
     "--slots",
     default=1,
     show_default=True,
     type=click.IntRange(1, 32),
-    help="Images the model works on at once.",
+    help="Number of images that the model works on at once.",
 )
 @view_options
 @model_options
@@ -112,16 +114,18 @@ def replay(
     slots: int,
     **options: Any,
 ) -> None:
-    """Classify every image of a BAG, in the order of their stamps, and none dropped.
+    """Classify every image of BAG; the results are in the order of the stamps.
 
-    BAG is a rosbag2 folder or a file of one: sqlite3 or mcap, compressed or not, with images of
-    type Image, CompressedImage or HbmMsg. It is read from the disk: neither ROS nor a clock is
-    needed. Of a damaged one, what can be read is classified; the exit status is 1 then.
+    BAG is a rosbag2 folder or one of its files: sqlite3 or mcap, compressed or not, with images
+    of type Image, CompressedImage or HbmMsg. It is read from disk, without ROS and as fast as
+    possible. From a damaged bag, all readable images are classified, and the exit status is 1.
+
+    Ctrl-C or SIGTERM ends the replay with the results so far; the exit status is 130.
     """
     if golden is None and (update_golden or junit):
         raise click.UsageError("--update-golden and --junit need --golden FILE")
     if junit and update_golden:
-        raise click.UsageError("--junit shows a comparison, and --update-golden makes none")
+        raise click.UsageError("--junit writes a comparison, and --update-golden makes none")
     if out and out.exists():
         raise BagError(f"cannot write the bag {out}: it exists already")
     for path in (jsonl, junit, golden if update_golden else None):
@@ -144,7 +148,7 @@ def replay(
     failed = bool(problems) or any(cause in _FAILURES for cause in run.drops())
     if golden and update_golden:
         if failed:
-            raise RunError(f"{golden} was left as it is: only a whole run can be golden")
+            raise RunError(f"{golden} was not changed: only a whole run can be golden")
         save_jsonl(run, golden)
         console.print(f"wrote {golden}: {len(run.frames)} images", style="green")
     elif golden and expected:
@@ -160,13 +164,13 @@ def replay(
 
 
 _FAILURES = ("device", "infer", "internal", "timeout")
-"""Causes that are not the image's own fault."""
+"""Causes of drops that are not the image's fault."""
 
 
 def _run(
     path: Path, topic: str, request: ModelRequest, view: ViewOptions, frame_id: str
 ) -> tuple[Run, list[str], bool]:
-    """Return the results, what is wrong with the bag, and whether a signal ended the run."""
+    """Return the results, the bag's problems, and whether a signal ended the run."""
     from efv2_ros.bags.bag import Bag
     from efv2_ros.replay.offline import replay
 

@@ -1,1 +1,1 @@
-"""ROS's wire format without ROS: CDR, image messages, message types."""
+"""ROS messages without ROS: the CDR format, image messages, message definitions."""

@@ -1,6 +1,6 @@
-"""Image messages as they are stored in a bag or come over the wire, viewed as frames.
+"""Serialized image messages, from bags or the wire, viewed as frames.
 
-No message class is needed for it, so a bag is read where there is no ROS.
+Needs no message classes, so bags can be read without ROS.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from efv2_ros.messages.cdr import CdrReader
 from efv2_ros.vision.frame import Frame, FrameError, Header
 
 _HBM_ENCODING = 12
-"""Bytes of an HbmMsg's encoding."""
+"""Size of an HbmMsg's field `encoding`, in bytes."""
 
 
 class ImageType(NamedTuple):
     """A type of image message.
 
     Attributes:
-        name: As ROS names it.
-        frame: A serialized message to a frame that views it; raises FrameError.
-        has_header: Whether messages have a header; without one `frame` wants a `frame_id`.
+        name: Name of the type, `sensor_msgs/msg/Image`.
+        frame: Function from a serialized message to a frame that views it; raises FrameError.
+        has_header: Whether messages have a header; without one, `frame` takes a `frame_id`.
     """
 
     name: str
@@ -37,7 +37,7 @@ def image_frame(message: bytes) -> Frame:
     """View a serialized Image; the frame keeps its bytes alive.
 
     Raises:
-        FrameError: `message`, when it is cut off or one of its lengths lies.
+        FrameError: fault `message`: it is cut off, or a length in it is wrong.
     """
     reader = CdrReader(message)
     header = _read_header(reader)
@@ -52,7 +52,8 @@ def compressed_frame(message: bytes) -> Frame:
     """View a serialized CompressedImage holding a JPEG or PNG file.
 
     Raises:
-        FrameError: `encoding`, or `message` when it is cut off or one of its lengths lies.
+        FrameError: fault `encoding`: the file is neither JPEG nor PNG; or fault `message`: it is
+            cut off, or a length in it is wrong.
     """
     reader = CdrReader(message)
     header = _read_header(reader)
@@ -65,11 +66,11 @@ def hbm_frame(message: bytes, frame_id: str, *, max_size: int) -> Frame:
 
     Args:
         message: The message.
-        frame_id: For the header, which the message has not.
-        max_size: Bytes of data that every message of its type has.
+        frame_id: Frame for the header, which the message lacks.
+        max_size: Size of the data array of every message of this type, in bytes.
 
     Raises:
-        FrameError: `data`, or `message` when it is cut off.
+        FrameError: fault `data`: `data_size` exceeds the array; or fault `message`: it is cut off.
     """
     reader = CdrReader(message)
     _, sec, nanosec, *sizes = reader.words("iiIIIII")
@@ -79,13 +80,12 @@ def hbm_frame(message: bytes, frame_id: str, *, max_size: int) -> Frame:
 
 
 def file_encoding(format: str) -> str:
-    """`jpeg` or `png`, from a CompressedImage's `format`.
+    """Read `jpeg` or `png` from a CompressedImage's `format`.
 
-    It is `jpeg` or `png` from camera drivers, and `bgr8; jpeg compressed bgr8` or the like from
-    image_transport.
+    Camera drivers write just that, image_transport writes `bgr8; jpeg compressed bgr8` or similar.
 
     Raises:
-        FrameError: `encoding`: another format, as compressedDepth.
+        FrameError: fault `encoding`: another format, such as compressedDepth.
     """
     words = format.lower().replace(";", " ").split()
     for encoding, names in (("jpeg", ("jpeg", "jpg")), ("png", ("png",))):
@@ -97,21 +97,22 @@ def file_encoding(format: str) -> str:
 def filled_part(
     header: Header, sizes: Sequence[int], encoding: str, data: NDArray[np.uint8]
 ) -> Frame:
-    """A frame of an HbmMsg, whose array is as long as the largest image of its type.
+    """Make a frame of an HbmMsg, whose array has room for the largest image of its type.
 
     Args:
-        header: For the frame.
+        header: Header of the frame.
         sizes: The message's height, width, data_size and step.
-        encoding: The message's.
-        data: The whole array.
+        encoding: The message's encoding.
+        data: The whole array, uint8 of shape (max_size,).
 
     Raises:
-        FrameError: `data`, when the message says it has more than it can hold.
+        FrameError: fault `data`: `data_size` exceeds the array.
     """
     height, width, data_size, step = sizes
     if data_size > data.size:
         raise FrameError(
-            "data", f"the message says it has {data_size} bytes of data, but it holds {data.size}"
+            "data",
+            f"data_size is {data_size} bytes, but the message has room for {data.size}",
         )
     return Frame(header, encoding, data[:data_size], height, width, step)
 
@@ -134,4 +135,4 @@ IMAGE_TYPES = {
     "hbmem_540p": _hbm("540P", 1_555_200),
     "hbmem_1080p": _hbm("1080P", 6_220_800),
 }
-"""By the value of the node's parameter `transport`."""
+"""Types of image messages, by the value of the node's parameter `transport`."""

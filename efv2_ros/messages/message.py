@@ -1,4 +1,4 @@
-"""Messages made and read without ROS."""
+"""ROS messages as objects: made, serialized and deserialized by rosbags, without ROS."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ from efv2_ros.vision.frame import Header
 
 
 def serialize(type_name: str, **fields: Any) -> bytes:
-    """A message as it goes over the wire.
+    """Serialize a message to CDR.
 
     Args:
-        type_name: As ROS names it.
-        **fields: All fields of the message; those that are messages made by `message`.
+        type_name: Message type, `sensor_msgs/msg/Image`.
+        **fields: All fields of the message; `message` makes fields that are messages themselves.
+
+    Raises:
+        MessageError: rosbags is missing.
     """
     return bytes(typestore().serialize_cdr(message(type_name, **fields), type_name))
 
 
 def deserialize(type_name: str, data: bytes) -> Any:
-    """A message from the wire, as an object with the fields for attributes.
+    """Read a message from CDR, as an object with the fields as attributes.
 
     Raises:
         MessageError: The message is not of this type, or rosbags is missing.
@@ -29,7 +32,7 @@ def deserialize(type_name: str, data: bytes) -> Any:
     store = typestore()
     try:
         return store.deserialize_cdr(data, type_name)
-    except Exception as error:  # whatever damaged bytes make rosbags do
+    except Exception as error:  # damaged data may raise anything
         raise MessageError(f"a message of type {type_name} cannot be read: {error}") from error
 
 
@@ -48,6 +51,6 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def header_message(header: Header) -> Any:
-    """A `std_msgs/Header`."""
+    """Make a `std_msgs/msg/Header`."""
     stamp = message("builtin_interfaces/msg/Time", sec=header.sec, nanosec=header.nanosec)
     return message("std_msgs/msg/Header", stamp=stamp, frame_id=header.frame_id)

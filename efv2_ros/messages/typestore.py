@@ -1,4 +1,4 @@
-"""The types of the messages that bags hold, known without ROS."""
+"""Definitions of all message types that bags here hold, from rosbags and `interfaces/`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from efv2_ros.messages.errors import MessageError
 from efv2_ros.resources import share_path
 
 _PACKAGES = ("vision_msgs", "hbm_img_msgs")
-"""Those of `interfaces/`; rosbags itself knows ROS's own."""
+"""Packages whose definitions are in `interfaces/`; rosbags has those of ROS itself."""
 
 
 def require_rosbags() -> None:
@@ -28,10 +28,10 @@ def require_rosbags() -> None:
 
 @functools.cache
 def typestore() -> Any:
-    """All types that are written; a `rosbags.typesys.store.Typestore`.
+    """Load all message types, as a `rosbags.typesys.store.Typestore`.
 
-    Humble's, so that the bags can be played on the board. A type's fields, and so its hash, are
-    the same on later distributions.
+    The types are Humble's, so that the board can play the bags. Their fields, and so their hashes,
+    are the same on later distributions.
 
     Raises:
         MessageError: rosbags is missing.

@@ -1,4 +1,4 @@
-"""Frames as BGR pictures for people, with text on them."""
+"""Frames as BGR pictures for display, and text drawn on them."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from efv2_ros.vision.pixels import COMPRESSED, pixel_format, view
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _WHITE = (255, 255, 255)
 _LINES_PER_HEIGHT = 20
-"""Lines of text that would fill the picture's height, unless they must shrink further."""
+"""Lines of text that fill the picture's height; long lines make the text smaller still."""
 
 _LEADING = 1.5
-"""Line height over the height of a capital letter with its descender."""
+"""Distance of two lines, divided by the height of a capital letter and a descender."""
 
 _SHADE = 0.3
-"""Brightness left behind the text: white on at most 77 of 255 has a contrast above 9:1."""
+"""Factor for the brightness behind the text: white on at most 77 of 255 contrasts above 9:1."""
 
 
 class BgrConverter:
-    """Makes BGR pictures for display, all of the same size in the same memory.
+    """Converter of frames to BGR pictures for display; frames of one size share their memory.
 
-    YUV is shown as BT.601 limited range, which is all that OpenCV converts: a full-range source
-    looks a little harder than it is.
+    YUV is converted as BT.601 limited range, the only one that OpenCV has: the contrast of
+    full-range images is a little too high.
 
     Args:
-        allocate: Makes the memory for a picture: uint8 of shape (height, width, 3), writable,
-            C-contiguous.
+        allocate: Allocates a picture of a height and width in pixels: uint8 of shape
+            (height, width, 3), writable, C-contiguous.
     """
 
     def __init__(self, allocate: Callable[[int, int], NDArray[np.uint8]]) -> None:
@@ -41,13 +41,13 @@ class BgrConverter:
         self._picture = np.empty((0, 0, 3), np.uint8)
 
     def __call__(self, frame: Frame) -> NDArray[np.uint8]:
-        """The whole frame; a compressed photo upright.
+        """Convert a whole frame; compressed photos are turned upright.
 
         Returns:
-            uint8 of shape (height, width, 3), valid until the next call.
+            BGR, uint8 of shape (height, width, 3), valid until the next call.
 
         Raises:
-            FrameError: The frame is not a picture that can be read.
+            FrameError: The frame cannot be read as a picture.
         """
         if frame.encoding in COMPRESSED:
             decoded = decode(frame.data, read_header(frame.data))
@@ -75,29 +75,29 @@ class BgrConverter:
 
 
 def to_bgr(frame: Frame) -> NDArray[np.uint8]:
-    """The whole frame as a BGR picture of its own; see `BgrConverter`.
+    """Convert a whole frame to a new BGR picture; see `BgrConverter`.
 
     Raises:
-        FrameError: The frame is not a picture that can be read.
+        FrameError: The frame cannot be read as a picture.
     """
     return BgrConverter(lambda height, width: np.empty((height, width, 3), np.uint8))(frame)
 
 
 def bgr_frame(header: Header, bgr: NDArray[np.uint8]) -> Frame:
-    """A BGR picture, uint8 of shape (height, width, 3), C-contiguous, as a frame that views it."""
+    """View a BGR picture, uint8 of shape (height, width, 3), C-contiguous, as a frame."""
     height, width = bgr.shape[:2]
     return Frame(header, "bgr8", bgr.reshape(-1), height, width, 3 * width)
 
 
 def annotate(bgr: NDArray[np.uint8], lines: Sequence[str]) -> None:
-    """Writes lines of text in the top left corner, in place, white on a darkened box.
+    """Draw lines of text in the top left corner, in place, white on a darkened box.
 
-    The text's size follows the picture's, and shrinks until every line fits. OpenCV's font has
-    only ASCII; other characters become `?`.
+    The text's size follows the picture's size and shrinks until every line fits. OpenCV's font
+    has only ASCII; other characters become `?`.
 
     Args:
-        bgr: uint8 of shape (height, width, 3), writable, C-contiguous.
-        lines: What to write, one line each.
+        bgr: The picture, uint8 of shape (height, width, 3), writable, C-contiguous.
+        lines: The lines of text.
     """
     if not lines:
         return

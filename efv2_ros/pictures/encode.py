@@ -1,7 +1,7 @@
-"""BGR pictures in the encodings in which cameras send images.
+"""Encoder of BGR pictures in the encodings that cameras send.
 
-YUV comes in the ranges in which cameras send it and the classifier's `input_range:=auto` takes it:
-nv12 full, yuv422_yuy2 limited.
+YUV has the range that cameras usually send and that the classifier's `input_range:=auto` expects:
+full for nv12, limited for yuv422_yuy2.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from efv2_ros.vision.pixels import COMPRESSED
 
 
 def encode(picture: Frame, encoding: str, width: int = 0, height: int = 0) -> Frame:
-    """A picture as a camera would send it, resized before if that is wanted; see `resized`.
+    """Encode a picture as a camera would send it, after resizing it if asked; see `resized`.
 
     Args:
-        picture: `bgr8` of unpadded rows; or a compressed file, which stays as it is.
-        encoding: One of `ENCODERS` or of `FILE_SUFFIXES`.
-        width: In pixels, or 0.
-        height: In pixels, or 0.
+        picture: A `bgr8` frame with unpadded rows; or a compressed file, which is returned as is.
+        encoding: A key of `ENCODERS` or `FILE_SUFFIXES`.
+        width: New width in pixels, or 0.
+        height: New height in pixels, or 0.
 
     Raises:
-        FrameError: `size`: no image of this size can be made.
+        FrameError: fault `size`: the encoding has no image of this size.
     """
     if picture.encoding in COMPRESSED:
         return picture
@@ -44,12 +44,12 @@ def encode(picture: Frame, encoding: str, width: int = 0, height: int = 0) -> Fr
         written = False
     if not written:
         size = f"{image.shape[1]}x{image.shape[0]}"
-        raise FrameError("size", f"OpenCV makes no {encoding} image of {size} pixels")
+        raise FrameError("size", f"OpenCV cannot make a {encoding} image of {size} pixels")
     return Frame(picture.header, encoding, file.reshape(-1))  # a column in OpenCV 4.5
 
 
 def resized(image: NDArray[Any], width: int, height: int) -> NDArray[Any]:
-    """Resize (h, w, 3) to `width` and `height`; one that is 0 follows from the aspect ratio."""
+    """Resize (h, w, 3) to `width` and `height` in pixels; 0 keeps the aspect ratio."""
     rows, columns = image.shape[:2]
     size = (
         width or max(1, round(columns * height / rows)),
@@ -63,7 +63,7 @@ def to_nv12(image: NDArray[Any]) -> NDArray[Any]:
     """Convert BGR (h, w, 3) to full-range NV12 (h * 3 / 2, w); odd sides lose a pixel.
 
     Raises:
-        FrameError: The image has no 2x2 pixels.
+        FrameError: fault `size`: the image is smaller than 2x2 pixels.
     """
     height, width = (side // 2 * 2 for side in image.shape[:2])
     if not height or not width:
@@ -76,7 +76,7 @@ def to_yuyv(image: NDArray[Any]) -> NDArray[Any]:
     """Convert BGR (h, w, 3) to limited-range YUYV (h, w, 2); an odd width loses its last column.
 
     Y = 16 + 219/255 Y' and U, V = 128 + 224/255 (U', V' - 128), with the full-range Y', U', V'
-    of JFIF. Each is right to one step: it is rounded twice.
+    of JFIF. Values are rounded twice and exact to one step.
     """
     ycrcb = cv2.cvtColor(image[:, : image.shape[1] // 2 * 2], cv2.COLOR_BGR2YCrCb)
     height, width = ycrcb.shape[:2]
@@ -98,10 +98,10 @@ ENCODERS: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
     "nv12": to_nv12,
     "yuv422_yuy2": to_yuyv,
 }
-"""What makes each encoding of sensor_msgs/Image out of BGR (h, w, 3)."""
+"""Functions from BGR (h, w, 3) to each encoding of sensor_msgs/Image."""
 
 FILE_SUFFIXES = {"jpeg": ".jpg", "png": ".png"}
-"""Encodings of sensor_msgs/CompressedImage, and the suffix by which OpenCV knows each."""
+"""Encodings of sensor_msgs/CompressedImage, and the file suffix that OpenCV uses for each."""
 
 
 @functools.lru_cache(maxsize=8)
@@ -110,7 +110,7 @@ def _nv12_converter(width: int, height: int) -> Nv12Converter:
 
 
 def _frame(header: Header, pixels: NDArray[Any], encoding: str) -> Frame:
-    """A frame of unpadded rows: (height, width), (height, width, channels), or NV12's planes."""
+    """Make a frame of unpadded rows: (height, width), (height, width, channels), or NV12."""
     rows, width = pixels.shape[:2]
     return Frame(
         header=header,

@@ -1,4 +1,4 @@
-"""Photos or a video as a stream of frames, as a camera would take them."""
+"""Photos or a video as a stream of frames, as from a camera."""
 
 from __future__ import annotations
 
@@ -16,33 +16,34 @@ from efv2_ros.pictures.photo import SUFFIXES, find_photos, read_photo
 from efv2_ros.vision.frame import Frame, FrameError, Header
 
 PHOTO_RATE = Fraction(10)
-"""Photos a second."""
+"""Rate of photos, in pictures per second."""
 
 _LARGEST_DENOMINATOR = 1001
-"""Of a video's rate, which OpenCV rounds to a float: NTSC's rates are 24000, 30000 / 1001."""
+"""Limit for the fraction of a video's rate, which OpenCV gives as a float: NTSC's rates are
+24000 / 1001 and 30000 / 1001."""
 
 _FILE_STARTS = {"jpeg": b"\xff\xd8\xff", "png": b"\x89PNG\r\n\x1a\n"}
 
 
 class PicturesError(Efv2Error):
-    """There is no picture, or none that can be read."""
+    """There are no pictures, or none can be read."""
 
 
 class Pictures:
-    """Photos in their order, or a video's frames, as `bgr8`; their stamps are 0.
+    """Photos in their order, or a video's frames, as `bgr8` frames whose stamps are 0.
 
     Args:
-        paths: Photos and folders of them; or one video.
-        on_left_out: Told, once for each photo that cannot be read, the reason; from then on the
-            photo is left out.
-        kept: `jpeg`, `png`: files of these encodings are given as they are, undecoded.
+        paths: Photos and folders of photos; or one video.
+        on_left_out: Called with the reason, once for each photo that cannot be read; it is left
+            out from then on.
+        kept: Encodings, `jpeg` or `png`, whose files are passed on undecoded.
 
     Attributes:
-        rate: Pictures a second at which they are meant to be seen.
+        rate: Rate of the video, or `PHOTO_RATE`, in pictures per second.
 
     Raises:
-        PicturesError: At a path there is nothing, or nothing that can be read.
-        FrameError: In a folder there is no photo.
+        PicturesError: A path does not exist, or is neither photos nor a video.
+        FrameError: A folder holds no photo.
     """
 
     def __init__(
@@ -56,18 +57,18 @@ class Pictures:
         else:
             self._source = _Video(others[0])
             if len(paths) > 1:
-                raise PicturesError(f"{others[0]} is a video, which comes alone or not at all")
+                raise PicturesError(f"{others[0]} is a video: give no other files beside it")
         self.rate = self._source.rate
 
     def __len__(self) -> int:
-        """Pictures of a pass, as far as is known; a video may say nothing, which is 0, or lie."""
+        """Count the pictures of one pass; a video's count may be wrong, or 0 if unknown."""
         return len(self._source)
 
     def once(self) -> Iterator[Frame]:
-        """All of them.
+        """Read all pictures once.
 
         Raises:
-            PicturesError: None can be read.
+            PicturesError: No picture can be read.
         """
         empty = True
         for frame in self._source.frames():
@@ -77,10 +78,10 @@ class Pictures:
             raise PicturesError(f"no image can be read from {self._name}")
 
     def endless(self) -> Iterator[Frame]:
-        """All of them, again and again.
+        """Read all pictures again and again.
 
         Raises:
-            PicturesError: None can be read.
+            PicturesError: No picture can be read.
         """
         while True:
             yield from self.once()

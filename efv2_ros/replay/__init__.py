@@ -1,1 +1,1 @@
-"""Bags in, results out: offline replay, golden runs, and what reads and writes both."""
+"""Offline replay of bags, and its runs: as files, as bags, compared with golden ones."""

@@ -1,4 +1,4 @@
-"""Golden runs: a run beside the one that is held to be right."""
+"""Comparison of a run with a golden one, which is held to be right, and its JUnit XML."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Kind = Literal["missing", "extra", "dropped", "frame_id", "top-1", "score", "cou
 
 
 class Key(NamedTuple):
-    """What is the same of an image in both runs.
+    """Identity of an image in both runs.
 
     Attributes:
         nanoseconds: Its stamp.
-        repetition: How many images before it have the same stamp.
+        repetition: Number of earlier images with the same stamp.
     """
 
     nanoseconds: int
@@ -34,7 +34,7 @@ class Key(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """One image that is not as it should be, and a sentence that says how."""
+    """An image whose results differ: what differs, and a sentence about it."""
 
     key: Key
     kind: Kind
@@ -43,12 +43,12 @@ class Difference(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """What came of comparing two runs.
+    """Result of comparing two runs.
 
     Attributes:
         keys: All images of either run, in the order of their stamps.
-        differences: In the same order; at most one of an image.
-        notes: What ran otherwise than when the golden run was made.
+        differences: Differing images, in the same order, each once.
+        notes: Settings that were others when the golden run was made, a sentence each.
         tolerance: See `compare`.
     """
 
@@ -64,10 +64,10 @@ def compare(golden: Run, run: Run, tolerance: float) -> Comparison:
     An image is the same when both runs classified it, or dropped it for the same cause, and:
 
     - the best class is the same;
-    - the score of every class that either run tells differs by at most `tolerance`. A class that
-      one run does not tell has there at most the lowest score told, or at most the run's
-      `score_threshold` where that run tells fewer results than the other;
-    - so does the score at each rank: of nearly equal classes either may come first.
+    - the score of every class in either result differs by at most `tolerance`. A class that one
+      result lacks scores there at most its lowest score; or at most the run's `score_threshold`
+      if that result is the shorter one;
+    - so does the score at each rank. Classes of nearly equal scores may change places.
 
     Args:
         golden: The run that is held to be right.
@@ -110,7 +110,7 @@ def _difference(
             f"frame_id '{actual.header.frame_id}', but '{expected.header.frame_id}' in the "
             "golden run"
         )
-    before, now = _Told.of(expected, actual, golden), _Told.of(actual, expected, run)
+    before, now = _Scores.of(expected, actual, golden), _Scores.of(actual, expected, run)
     for class_id in dict.fromkeys((*ids, *new_ids)):
         (low, high), (new_low, new_high) = before.bounds(class_id), now.bounds(class_id)
         if new_low - high <= tolerance and low - new_high <= tolerance:
@@ -124,8 +124,8 @@ def _difference(
             )
         return "score", f"{name} scores {figures} in the golden run"
     for rank, (score, new_score) in enumerate(zip_longest(scores, new_scores)):
-        first = before.unsaid if score is None else score
-        second = now.unsaid if new_score is None else new_score
+        first = before.highest_missing if score is None else score
+        second = now.highest_missing if new_score is None else new_score
         if not abs(second - first) <= tolerance:
             return "rank", (
                 f"number {rank + 1} is {_result(actual, run, rank)}, but "
@@ -134,38 +134,38 @@ def _difference(
     return None
 
 
-class _Told(NamedTuple):
-    """What a run tells of an image.
+class _Scores(NamedTuple):
+    """A run's result for one image.
 
     Attributes:
-        scores: By class id.
-        unsaid: The highest score that a class without a result may have.
+        scores: Scores by class id.
+        highest_missing: Highest possible score of a class that the result lacks.
     """
 
     scores: Mapping[int, float]
-    unsaid: float
+    highest_missing: float
 
     @classmethod
-    def of(cls, frame: FrameResult, other: FrameResult, run: Run) -> _Told:
-        """Tell `frame` of `run`; `other` is the same image in the other run."""
+    def of(cls, frame: FrameResult, other: FrameResult, run: Run) -> _Scores:
+        """Take the result of `frame` from `run`; `other` is the image in the other run."""
         ids, scores = frame.prediction
         view = run.info.get("view")
         threshold = view.get("score_threshold") if isinstance(view, Mapping) else None
-        unsaid = float(threshold) if isinstance(threshold, (int, float)) else 0.0
-        # With fewer results than the other run, it is the threshold that left the next one out.
+        highest_missing = float(threshold) if isinstance(threshold, (int, float)) else 0.0
+        # In the shorter result it was the threshold that ended the list, not top_k.
         if len(scores) >= len(other.prediction.scores):
-            unsaid = max(unsaid, min(scores, default=0.0))
-        return cls(dict(zip(ids, scores, strict=True)), unsaid)
+            highest_missing = max(highest_missing, min(scores, default=0.0))
+        return cls(dict(zip(ids, scores, strict=True)), highest_missing)
 
     def bounds(self, class_id: int) -> tuple[float, float]:
-        """The lowest and the highest score that a class may have."""
+        """Return the lowest and the highest possible score of a class."""
         score = self.scores.get(class_id)
-        return (-math.inf, self.unsaid) if score is None else (score, score)
+        return (-math.inf, self.highest_missing) if score is None else (score, score)
 
     def score_text(self, class_id: int) -> str:
-        """A class's score, or the highest it may have."""
+        """Format a class's score, or the highest possible one."""
         score = self.scores.get(class_id)
-        return f"at most {self.unsaid:.6f}" if score is None else f"{score:.6f}"
+        return f"at most {self.highest_missing:.6f}" if score is None else f"{score:.6f}"
 
 
 def _fate(frame: FrameResult) -> str:
@@ -177,7 +177,7 @@ def _best(frame: FrameResult, run: Run) -> str:
 
 
 def _result(frame: FrameResult, run: Run, rank: int) -> str:
-    """The result at a rank, from 0."""
+    """Format the result at a rank, counted from 0."""
     ids, scores = frame.prediction
     if rank >= len(ids):
         return "missing"
@@ -192,20 +192,20 @@ def _notes(golden: Run, run: Run) -> Iterator[str]:
 
 
 def _circumstances(run: Run) -> dict[str, Any]:
-    """What may be the reason for a difference."""
+    """Collect the settings that may explain a difference."""
     named = {name: run.info.get(name) for name in ("model", "runtime", "topic")}
     view = run.info.get("view")
     return named | (dict(view) if isinstance(view, Mapping) else {})
 
 
 def write_junit(comparison: Comparison, path: Path, *, name: str, problems: Sequence[str]) -> None:
-    """Write a comparison as JUnit XML, which CI systems show: a test case for each image.
+    """Write a comparison as JUnit XML, which CI systems show: one test case per image.
 
     Args:
-        comparison: What to write.
+        comparison: The comparison.
         path: The file.
-        name: Of the test suite.
-        problems: What else is wrong; an error each.
+        name: Name of the test suite.
+        problems: Problems of the bag; each becomes an error.
 
     Raises:
         FileWriteError: The file cannot be written.
@@ -232,5 +232,5 @@ def write_junit(comparison: Comparison, path: Path, *, name: str, problems: Sequ
 
 
 def _printable(text: str) -> str:
-    """Without control characters, which XML cannot hold."""
+    """Replace control characters, which XML cannot hold."""
     return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)

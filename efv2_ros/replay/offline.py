@@ -1,4 +1,4 @@
-"""From a bag straight to results: no middleware, no clock, no image left out."""
+"""Offline replay: every image of a bag through the classifier, without middleware or clock."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from efv2_ros.vision.frame import Frame, Header
 _POLL_S = 0.1
 
 READ = "read"
-"""The stage before those of a live node: the bag's share of the time."""
+"""Name of the stage that reads an image from the bag; a live node has none."""
 
 
 class _Item(NamedTuple):
-    """An image on its way; of equal stamps, the one with the lower number came first."""
+    """An image in the pipeline; `number` counts the images of the bag, `read` is in seconds."""
 
     number: int
     frame: Frame
@@ -52,16 +52,16 @@ def replay(
 ) -> Run:
     """Classify every image of a topic.
 
-    What the bag holds in another order comes out in that of the stamps. `should_stop` and
-    KeyboardInterrupt end it with the results so far, and are noted among the bag's problems.
+    The results are in the order of the stamps, whatever the order in the bag. `should_stop` or
+    KeyboardInterrupt ends the replay with the results so far and adds to the bag's problems.
 
     Args:
-        bag: The bag; its `problems` say what could not be read.
-        topic: From `Bag.image_topic`.
-        classifier: Its model was loaded with `pipelined=True`.
-        slots: Images the model works on at once.
-        frame_id: For images without a header.
-        on_progress: Told how many images are done.
+        bag: The bag; its `problems` tell what could not be read.
+        topic: A topic that `Bag.image_topic` returned.
+        classifier: A classifier whose model was loaded with `pipelined=True`.
+        slots: Number of images that the model works on at once.
+        frame_id: Frame of images without a header.
+        on_progress: Called with the number of images done.
         should_stop: Polled; ends the replay.
     """
     done: list[tuple[int, FrameResult]] = []

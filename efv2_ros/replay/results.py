@@ -1,4 +1,4 @@
-"""Runs as bags: what the node publishes, under its topics' names."""
+"""Runs as bags, with the messages and topics that the node publishes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from efv2_ros.replay.run import FrameResult, Run, RunError, in_stamp_order, read
 from efv2_ros.vision.frame import Header
 
 NODE = "/efv2_classifier"
-"""The node whose results these are, unless it has another name or namespace."""
+"""Full name of the node in bags that are written here; recorded ones may have another."""
 
 CLASSIFICATION = "vision_msgs/msg/Classification"
 LABEL_INFO = "vision_msgs/msg/LabelInfo"
@@ -29,20 +29,20 @@ TOPICS = {
     "label_info": LABEL_INFO,
     "latency": DIAGNOSTICS,
 }
-"""What a run is made of: topics below the node, and their types."""
+"""Message types of a run, by the topics' names below the node's."""
 
 LATCHED = ("vision_info", "label_info")
-"""Those that are transient local."""
+"""Topics whose durability is transient local."""
 
 _CAUSE = "dropped"
-_OK, _WARN = 0, 1  # of DiagnosticStatus
+_OK, _WARN = 0, 1  # levels of DiagnosticStatus
 
 
 def write_results(run: Run, path: Path) -> None:
     """Write a run as a bag, each message at the stamp of its image.
 
     Raises:
-        BagError: The bag exists, or cannot be written; then there is none.
+        BagError: The bag exists, or cannot be written; nothing is left of it then.
         MessageError: rosbags is missing.
     """
     bag = BagWriter(path)
@@ -103,7 +103,7 @@ def _classification(frame: FrameResult) -> bytes:
 
 
 def _latency(frame: FrameResult) -> bytes:
-    """As the node's `~/latency`; what got no result has its cause in place of the stages."""
+    """Make a message as on the node's `~/latency`; dropped images have their cause in it."""
     values = {stage: f"{ms:.4f}" for stage, ms in frame.milliseconds.items()}
     if frame.dropped:
         values = {_CAUSE: frame.dropped}
@@ -121,14 +121,11 @@ def _latency(frame: FrameResult) -> bytes:
     return serialize(DIAGNOSTICS, header=header_message(frame.header), status=[status])
 
 
-# And back
-
-
 def read_run(path: Path) -> Run:
-    """Read a run from JSON lines, or from a bag of results: written here, or recorded live.
+    """Read a run from JSON lines, or from a bag of results, written here or recorded live.
 
     Raises:
-        RunError: It is neither, or holds messages that are no results.
+        RunError: `path` is neither, or its messages cannot be read as results.
         BagError: The bag cannot be read.
         MessageError: rosbags is missing.
     """
@@ -152,7 +149,7 @@ def _node_of(bag: Bag) -> str:
 
 
 class _Reading:
-    """Puts a run together out of messages that come in any order."""
+    """Builder of a run from messages in any order."""
 
     def __init__(self, bag: Bag, node: str) -> None:
         self._bag, self._node = bag, node
@@ -174,7 +171,7 @@ class _Reading:
         for each in self._bag.messages(readers):
             try:
                 readers[each.topic](deserialize(each.type_name, each.data))
-            except Exception as error:  # another program's messages may hold anything
+            except Exception as error:  # other programs' messages may hold anything
                 raise RunError(
                     f"{self._bag.path} holds no run: a message on {each.topic} cannot be read "
                     f"({error or type(error).__name__})"
@@ -223,7 +220,7 @@ class _Reading:
                         if each.key.startswith(DROPPED_KEY)
                     }
                 )
-                if self._before is None:  # a report ahead of all results is of other images
+                if self._before is None:  # counted before the first result: other images
                     self._before = Counter() if self._frames else self._counted
 
 

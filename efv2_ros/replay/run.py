@@ -1,14 +1,14 @@
-"""A run: what became of every image, and its form as JSON lines.
+"""Runs: the results of all images of a topic, and their file format, JSON lines.
 
-The first line describes the run, each other line is an image, in the order of the stamps:
+The first line describes the run. Each other line is an image, in the order of the stamps:
 
     {"run": {"bag": "drive", "topic": "/image", "model": "efficientformerv2_s0", ...}}
     {"sec": 12, "nanosec": 0, "frame_id": "camera",
      "results": [{"class_id": 1, "label": "goldfish", "score": 0.9}, ...]}
     {"sec": 12, "nanosec": 33000000, "frame_id": "camera", "dropped": "decode", "reason": "..."}
 
-Nothing in it depends on when or how fast it was made, unless `milliseconds` of the stages were
-asked for: the same images, model and runtime give the same bytes.
+The same images, model and runtime give the same bytes, unless the stages' `milliseconds` are
+written too.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from efv2_ros.vision.frame import Header
 
 
 class RunError(Efv2Error):
-    """A file that is no run, or one that cannot be read or written."""
+    """A file that is not a run or cannot be read, or a run that must not be used."""
 
 
 @dataclass(frozen=True, slots=True)
 class FrameResult:
-    """What became of one image.
+    """Result of one image.
 
     Attributes:
-        header: The image's.
-        prediction: Best classes first; empty when the image was dropped.
-        dropped: The cause, as diagnostics count it; empty when the image was classified.
+        header: Header of the image.
+        prediction: Best classes first; empty if the image was dropped.
+        dropped: Short cause, as diagnostics count it; empty if the image was classified.
         reason: The cause in a sentence.
-        milliseconds: Duration of each stage, by its name in `latency`; empty where not known.
+        milliseconds: Duration of each stage, by its name in `latency`; empty if unknown.
     """
 
     header: Header
@@ -54,13 +54,13 @@ class FrameResult:
 
 @dataclass(slots=True)
 class Run:
-    """All results of a run.
+    """Results of all images of a topic.
 
     Attributes:
-        info: What ran on what: `bag`, `topic`, `model`, `runtime`, and more; JSON's types.
-        labels: Name of each class id that occurs, at least.
-        frames: In the order of their stamps.
-        lost: Images without a result or a line of their own, as a live node counts them, by cause.
+        info: Description in JSON's types: `bag`, `topic`, `model`, `runtime`, `view` and more.
+        labels: Names by class id, at least of the classes that occur.
+        frames: Results in the order of the stamps.
+        lost: Number of further images that a live node counted as dropped, by cause.
     """
 
     info: dict[str, Any]
@@ -69,12 +69,12 @@ class Run:
     lost: Mapping[str, int] = field(default_factory=dict)
 
     def drops(self) -> dict[str, int]:
-        """How many images got no result, by cause."""
+        """Count the images without a result, by cause."""
         causes = Counter(frame.dropped for frame in self.frames if frame.dropped)
         return dict(sorted((causes + Counter(self.lost)).items()))
 
     def stages(self) -> dict[str, Percentiles]:
-        """The distribution of each stage's duration, over all images that have it."""
+        """Summarize each stage's durations over all images that have it."""
         durations: dict[str, list[float]] = {}
         for frame in self.frames:
             for stage, ms in frame.milliseconds.items():
@@ -87,8 +87,8 @@ def write_jsonl(run: Run, file: IO[str], *, timings: bool = False) -> None:
 
     Args:
         run: The run.
-        file: Opened for text.
-        timings: Whether to write `milliseconds`, which are never the same twice.
+        file: A text file, open for writing.
+        timings: Write `milliseconds` too, which differ from run to run.
     """
     file.writelines(f"{line}\n" for line in _lines(run, timings))
 
@@ -110,15 +110,15 @@ def _lines(run: Run, timings: bool) -> Iterator[str]:
 
 
 def _json_line(document: Mapping[str, Any]) -> str:
-    r"""JSON without what is no UTF-8 (lone surrogates), or ends a line for some readers.
+    r"""Format a line of JSON that UTF-8 can encode and that no reader splits.
 
-    Such characters, which JSON writes as they are, become `\uXXXX`.
+    Lone surrogates, U+0085, U+2028 and U+2029, which `json` leaves as they are, become `\uXXXX`.
     """
     text = json.dumps(document, ensure_ascii=False)
-    return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+    return _TO_ESCAPE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
-_UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_TO_ESCAPE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def _as_dict(frame: FrameResult, labels: Mapping[int, str], timings: bool) -> dict[str, Any]:
@@ -136,10 +136,10 @@ def _as_dict(frame: FrameResult, labels: Mapping[int, str], timings: bool) -> di
 
 
 def read_jsonl(path: Path) -> Run:
-    """Read what `write_jsonl` wrote.
+    """Read a run that `write_jsonl` wrote.
 
     Raises:
-        RunError: The file cannot be read, or a line of it is not of this form.
+        RunError: The file cannot be read, or a line has another form.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -150,7 +150,7 @@ def read_jsonl(path: Path) -> Run:
     labels: dict[int, str] = {}
     info: dict[str, Any] | None = None
     frames: list[FrameResult] = []
-    # Not splitlines(), for which labels may hold line ends: U+0085, U+2028, U+2029.
+    # splitlines() would also split at U+0085, U+2028 and U+2029, which labels may hold.
     for number, line in enumerate(text.removesuffix("\n").split("\n") if text else (), start=1):
         try:
             document = json.loads(line)
@@ -158,7 +158,7 @@ def read_jsonl(path: Path) -> Run:
                 info = dict(document["run"])
             else:
                 frames.append(_from_dict(document, labels))
-        except Exception as error:  # whatever the JSON of another program holds
+        except Exception as error:  # other programs' JSON may hold anything
             raise RunError(f"line {number} of {path} is not of a run: {error!r}") from error
     if info is None:
         raise RunError(f"{path} is empty: it holds no run")
@@ -187,5 +187,5 @@ def _from_dict(document: Mapping[str, Any], labels: dict[int, str]) -> FrameResu
 
 
 def in_stamp_order(frames: Iterable[FrameResult]) -> list[FrameResult]:
-    """Sorted by stamp; images of the same stamp stay as they are."""
+    """Sort results by stamp; those of the same stamp keep their order."""
     return sorted(frames, key=lambda frame: frame.header.nanoseconds)
