@@ -13,7 +13,7 @@ from rclpy.executors import SingleThreadedExecutor
 
 from efv2_ros.benchmark.transport import Way
 from efv2_ros.node.malloc import keep_memory
-from efv2_ros.node.parameters import Settings
+from efv2_ros.node.options import Settings
 from efv2_ros.node.subscription import ImageSource
 from efv2_ros.vision.frame import Frame
 

@@ -11,7 +11,7 @@ from efv2_ros.classify.options import ModelRequest
 from efv2_ros.models.catalog import Catalog, ModelSpec, spec_for_file
 from efv2_ros.models.labels import LabelsError, load_labels
 from efv2_ros.models.modelfile import ModelError
-from efv2_ros.models.store import ResolvedModel, resolve
+from efv2_ros.models.store import ModelNotFoundError, ResolvedModel, resolve
 from efv2_ros.runtimes.base import ImageInput, Runtime, open_runtime
 
 Progress = Callable[[int, int | None], None]
@@ -55,6 +55,36 @@ def find_model(request: ModelRequest, progress: Progress | None = None) -> Resol
         RuntimeUnavailableError: There is no such runtime, or none that works here.
     """
     return _find(request, progress)[1]
+
+
+def check_request(request: ModelRequest) -> None:
+    """Refuse what no download can fix, without loading, fetching or building anything.
+
+    A request that passes may still fail: in the download, or because the runtime cannot run the
+    file.
+
+    Raises:
+        ModelError: The catalog has no such model or cannot be used, a file it names does not
+            exist, the model file is damaged, or there is no model file and none may be fetched or
+            built.
+        RuntimeUnavailableError: There is no such runtime, or none that works here.
+        LabelsError: The labels cannot be read, or their number is not that of the classes.
+    """
+    _, kind = request.select_runtime()
+    if request.runtime != "auto":  # `auto` takes only what works
+        kind.probe()
+    spec = _describe(request)
+    try:
+        find_model(replace(request, allow_download=False, allow_untrained=False))
+    except ModelNotFoundError:
+        source = spec.files.get(kind.model_format)
+        may_fetch = request.allow_download and source is not None and source.url is not None
+        may_build = request.allow_untrained and kind.model_format == "onnx"
+        if request.model_path or not (may_fetch or may_build):
+            raise
+    # The number of classes of a .bin that no catalog lists is unknown before it is loaded.
+    if spec.labels is not None and (spec.files or kind.model_format == "onnx"):
+        load_labels(spec.labels, spec.classes)
 
 
 def _find(request: ModelRequest, progress: Progress | None) -> tuple[str, ResolvedModel]:

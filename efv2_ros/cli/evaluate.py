@@ -23,7 +23,7 @@ from efv2_ros.classify.model import Model, load_model
 from efv2_ros.classify.options import ModelRequest, ViewOptions
 from efv2_ros.classify.pipeline import spare_slots
 from efv2_ros.cli.console import INTERRUPTED, ctrl_c, download_bar, image_bar, messages, output
-from efv2_ros.cli.options import fit_options, model_options, split_request
+from efv2_ros.cli.options import fit_options, model_options, split_request, table_option
 from efv2_ros.evaluation.checkpoint import Answer, State, describe
 from efv2_ros.evaluation.classes import Classes, EvaluationError
 from efv2_ros.evaluation.dataset import Dataset, Image, find_images
@@ -69,13 +69,7 @@ _NAMED = 3
     help="Only so many images, the same number of each class as far as possible, spread over "
     "the folder; always the same ones.",
 )
-@click.option(
-    "--slots",
-    default=2,
-    show_default=True,
-    type=click.IntRange(1, 32),
-    help="Images the model works on at once.",
-)
+@table_option("slots", default=2)
 @click.option("--restart", is_flag=True, help="Forget what an interrupted run has done.")
 @click.option(
     "--json",

@@ -23,7 +23,13 @@ from efv2_ros.cli.console import (
     output,
     warn_untrained,
 )
-from efv2_ros.cli.options import model_options, split_request, split_view, view_options
+from efv2_ros.cli.options import (
+    model_options,
+    split_request,
+    split_view,
+    table_option,
+    view_options,
+)
 from efv2_ros.messages.typestore import BagError
 from efv2_ros.replay.golden import Comparison, compare, write_junit
 from efv2_ros.replay.run import Run, RunError, read_jsonl, write_jsonl
@@ -70,26 +76,14 @@ _LISTED = 10
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write the comparison as JUnit XML.",
 )
-@click.option(
-    "--input-range",
-    default="auto",
-    show_default=True,
-    type=click.Choice(["auto", "full", "limited"]),
-    help="Range of the camera's own YUV.",
-)
+@table_option("input_range")
 @click.option(
     "--frame-id",
     default="camera",
     show_default=True,
     help="frame_id for images without a header, as hbm_img_msgs'.",
 )
-@click.option(
-    "--slots",
-    default=1,
-    show_default=True,
-    type=click.IntRange(1, 32),
-    help="Images the model works on at once.",
-)
+@table_option("slots")
 @view_options
 @model_options
 def replay(

@@ -16,7 +16,8 @@ from sensor_msgs.msg import Image
 from vision_msgs.msg import Classification, LabelInfo, VisionInfo
 
 from efv2_ros.classify.latency import END_TO_END, STAGES, Percentiles
-from efv2_ros.client.process import CLASSIFIER_MODULE, NODE_NAME, ClassifierProcess
+from efv2_ros.classify.options import NODE_NAME
+from efv2_ros.client.process import CLASSIFIER_MODULE, ClassifierProcess
 from efv2_ros.client.spinner import Spinner
 from efv2_ros.node import conversions
 from efv2_ros.node.diagnostics import latency_key

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
-NODE_NAME = "efv2_classifier"
+from efv2_ros.classify.options import NODE_NAME
+
 CLASSIFIER_MODULE = "efv2_ros.node.classifier_node"
 
 

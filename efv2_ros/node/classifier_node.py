@@ -5,27 +5,23 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 import cv2
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.parameter import Parameter
 from rclpy.timer import Timer
 from std_srvs.srv import SetBool
 
-from efv2_ros.classify.classifier import Classified
+from efv2_ros.classify.classifier import Classified, Classifier
 from efv2_ros.classify.engine import Engine
 from efv2_ros.classify.failures import cause_of, explained
-from efv2_ros.classify.model import Model, find_model
-from efv2_ros.errors import Efv2Error
-from efv2_ros.node import parameters
+from efv2_ros.classify.model import Model
+from efv2_ros.classify.options import NODE_NAME
 from efv2_ros.node.diagnostics import (
     BoardStatus,
     ModelStatus,
@@ -37,7 +33,8 @@ from efv2_ros.node.diagnostics import (
 )
 from efv2_ros.node.download_log import DownloadLog
 from efv2_ros.node.malloc import keep_memory, return_memory
-from efv2_ros.node.parameters import PARAMETERS, Change, Settings
+from efv2_ros.node.options import Settings
+from efv2_ros.node.parameter_changes import ParameterChanges
 from efv2_ros.node.publishers import Outputs
 from efv2_ros.node.stamps import StampOrder
 from efv2_ros.node.subscription import ImageSource
@@ -54,7 +51,7 @@ class ClassifierNode(LifecycleNode):
     """Classifies the images of one topic; topics and parameters are listed in the README."""
 
     def __init__(self, **node_arguments: Any) -> None:
-        super().__init__("efv2_classifier", **node_arguments)
+        super().__init__(NODE_NAME, **node_arguments)
         self._phase = "unconfigured"
         self._engine: Engine | None = None
         self._outputs: Outputs | None = None
@@ -72,9 +69,14 @@ class ClassifierNode(LifecycleNode):
         if board.has_bpu():
             self._status_tasks.append(BoardStatus())
         self._source: ImageSource | None = None
+        self._changes = ParameterChanges(
+            self,
+            on_applied=self._on_applied,
+            on_failed=self._on_failed,
+            on_period=self._on_period,
+        )
         # What may fail comes after all that `destroy_node` looks at.
-        parameters.declare(self)
-        self.add_on_set_parameters_callback(self._on_set_parameters)
+        self._changes.declare()
 
         # Diagnostics speak in every lifecycle state: that a node is not active is news too.
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -92,17 +94,18 @@ class ClassifierNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model and create what publishes; FAILURE, with one sentence, when it cannot."""
         try:
-            self._settings = self._running = parameters.read(self)
+            self._changes.read()
             TRANSPORTS[self._settings.transport].message_type()  # missing, it is missed here
             self._engine = Engine(
-                self._settings.model_request(),
-                self._settings.view_options(),
+                self._settings.model,
+                self._settings.view,
                 self._deliver,
                 policy=self._settings.queue_policy,
                 dropped=lambda _, cause: self._statistics.dropped(cause),
                 progress=DownloadLog(self.get_logger()),
             )
             self._outputs = Outputs(self, every=self._settings.queue_policy == "all")
+            self._changes.start(self._engine)
         except Exception as error:  # rclpy would swallow it without a word
             self._release()
             self._model_status.problem = str(error)
@@ -158,6 +161,7 @@ class ClassifierNode(LifecycleNode):
 
     def _release(self) -> None:
         self._unsubscribe()
+        self._changes.stop()
         if self._engine is not None:
             self._engine.close()
             self._engine = None
@@ -266,69 +270,25 @@ class ClassifierNode(LifecycleNode):
 
     # Parameters that change while running
 
+    @property
+    def _settings(self) -> Settings:
+        return self._changes.settings
+
     def _parameter(self, name: str) -> Any:
         return self.get_parameter(name).value
 
-    def _on_set_parameters(self, changed: Sequence[Parameter]) -> SetParametersResult:
-        changes = {each.name: each.value for each in changed if each.name in PARAMETERS}
-        try:
-            settings = parameters.read(self, changes)
-            if self._engine is not None:
-                self._check_change(settings, changes)
-        except (Efv2Error, ValueError) as error:
-            return SetParametersResult(successful=False, reason=str(error))
-        if "diagnostics_period" in changes:
-            self.destroy_timer(self._timer)
-            self._timer = self._start_timer(settings.diagnostics_period)
-        if self._engine is not None and settings != self._settings:
-            self._settings = settings
-            self._engine.change(
-                settings.model_request(),
-                settings.view_options(),
-                lambda error: self._on_changed(settings, error),
-            )
-        return SetParametersResult(successful=True)
+    def _on_applied(self, classifier: Classifier) -> None:
+        self._model_status.problem = ""
+        self._report_model(classifier.model)
+        if self._outputs is not None and self._outputs.active:
+            self._outputs.announce(classifier)
 
-    def _check_change(self, settings: Settings, names: Iterable[str]) -> None:
-        for name in names:
-            differs = getattr(settings, name) != getattr(self._settings, name)
-            if differs and PARAMETERS[name].change is Change.UNCONFIGURED:
-                raise ValueError(f"{name} changes {PARAMETERS[name].change.value}")
-        request = settings.model_request()
-        if request == self._settings.model_request():
-            return
-        if not (settings.allow_download or settings.allow_untrained):
-            find_model(request)  # refuse at once what will not be found later either
+    def _on_failed(self, problem: str) -> None:
+        self._model_status.problem = problem
 
-    def _on_changed(self, settings: Settings, error: Exception | None) -> None:
-        """A change of model or options took effect, or failed; called beside the executor."""
-        engine = self._engine
-        if engine is None:
-            return
-        classifier = engine.classifier
-        if error is None:
-            self._running, self._model_status.problem = settings, ""
-            self._report_model(classifier.model)
-            if self._outputs is not None and self._outputs.active:
-                self._outputs.announce(classifier)
-            return
-        self._model_status.problem = f"{classifier.model.name} goes on: {error}"
-        self.get_logger().error(f"{classifier.model.name} goes on: {explained(error)}")
-        if self.executor is not None:
-            self.executor.create_task(self._restore_parameters, settings)
-
-    def _restore_parameters(self, failed: Settings) -> None:
-        """Let the parameters say what is, not what was wished for in vain."""
-        if self._settings is not failed:
-            return  # a newer wish is on its way
-        self._settings = self._running
-        self.set_parameters(
-            [
-                Parameter(name, value=getattr(self._running, name))
-                for name in PARAMETERS
-                if getattr(self._running, name) != getattr(failed, name)
-            ]
-        )
+    def _on_period(self, period_s: float) -> None:
+        self.destroy_timer(self._timer)
+        self._timer = self._start_timer(period_s)
 
     def _report_model(self, model: Model) -> None:
         """Tell people about the model that runs from now on, if it is another."""
@@ -372,7 +332,7 @@ def main(args: list[str] | None = None) -> int:
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except ParameterException as error:
-        print(f"efv2_classifier: {error.args[0]}", file=sys.stderr)
+        print(f"{NODE_NAME}: {error.args[0]}", file=sys.stderr)
         return 2
     except Exception:
         if rclpy.ok():

@@ -10,12 +10,13 @@ from typing import Any
 from efv2_ros.bags.bag import Bag
 from efv2_ros.bags.writer import BagWriter
 from efv2_ros.classify.latency import DROPPED_KEY
+from efv2_ros.classify.options import NODE_NAME
 from efv2_ros.classify.postprocess import Prediction
 from efv2_ros.messages.message import deserialize, header_message, message, serialize
 from efv2_ros.replay.run import FrameResult, Run, RunError, in_stamp_order, read_jsonl
 from efv2_ros.vision.frame import Header
 
-NODE = "/efv2_classifier"
+NODE = f"/{NODE_NAME}"
 """The node whose results these are, unless it has another name or namespace."""
 
 CLASSIFICATION = "vision_msgs/msg/Classification"

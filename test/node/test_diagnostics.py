@@ -8,7 +8,7 @@ from rclpy.qos import HistoryPolicy, ReliabilityPolicy
 from efv2_ros.classify.classifier import Classified
 from efv2_ros.client.listener import values
 from efv2_ros.node.diagnostics import Statistics, StreamStatus, durations
-from efv2_ros.node.parameters import Settings
+from efv2_ros.node.options import Settings
 from efv2_ros.node.subscription import image_qos
 
 SECOND = 10**9
@@ -91,4 +91,4 @@ def test_the_qos_follows_the_queue_policy():
 )
 def test_settings_keep_to_their_ranges(name, value):
     with pytest.raises(ValueError, match=name):
-        Settings(**{name: value})
+        Settings.of({name: value})
