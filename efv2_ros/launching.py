@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,16 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironment
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
+from efv2_ros.classify.option_table import Option, quoted
+from efv2_ros.classify.options import NODE_NAME
 from efv2_ros.node.fastdds import annotated_profile, image_profile
-from efv2_ros.node.parameters import PARAMETERS, Constraint, Settings
+from efv2_ros.node.options import PARAMETERS
 
-DEFAULTS = {each.name: each.default for each in fields(Settings)}
+_BOOLS = {
+    **dict.fromkeys(("true", "yes", "on", "y", "1"), True),
+    **dict.fromkeys(("false", "no", "off", "n", "0"), False),
+}
+"""What ROS's parameter files take for bool, and the digits that launch's conditions take."""
 
 Start = Callable[[LaunchContext, set[str]], list[LaunchDescriptionEntity]]
 """Given the context and the names of the arguments that were given, returns what is started."""
@@ -44,7 +49,7 @@ def node_arguments() -> list[DeclareLaunchArgument]:
             "namespace", default_value="", description="Namespace of all nodes and topics"
         ),
         DeclareLaunchArgument(
-            "node_name", default_value="efv2_classifier", description="Name of the classifier"
+            "node_name", default_value=NODE_NAME, description="Name of the classifier"
         ),
         DeclareLaunchArgument(
             "params_file",
@@ -67,15 +72,14 @@ def parameter_arguments(**defaults: Any) -> list[DeclareLaunchArgument]:
     Args:
         **defaults: Of parameters that have another default here; `classifier` wants them too.
     """
-    shown = {**DEFAULTS, **defaults}
     return [
         DeclareLaunchArgument(
             name,
-            default_value=_text(shown[name]),
-            description=_described(constraint),
-            choices=list(constraint.choices) or None,
+            default_value=_text(defaults.get(name, option.default)),
+            description=_described(option),
+            choices=list(option.choices) or None,
         )
-        for name, constraint in PARAMETERS.items()
+        for name, option in PARAMETERS.items()
     ]
 
 
@@ -87,12 +91,12 @@ def overrides(argument: Mapping[str, str], given: set[str]) -> dict[str, Any]:
         ValueError: One is outside its constraint.
     """
     values = {
-        name: typed(name, argument[name], type(default))
-        for name, default in DEFAULTS.items()
+        name: typed(name, argument[name], option.kind)
+        for name, option in PARAMETERS.items()
         if name in given
     }
     for name, value in values.items():
-        PARAMETERS[name].check(name, value)
+        PARAMETERS[name].check(value)
     return values
 
 
@@ -146,18 +150,23 @@ def image_variables() -> list[SetEnvironmentVariable]:
 
 
 def typed(name: str, value: str, kind: type) -> Any:
-    """What the text of an argument stands for.
+    """Read the text of an argument, as YAML, as ROS reads parameters.
 
     Raises:
         RuntimeError: It is of another type.
     """
     if kind is str:
         return value
-    result = yaml.safe_load(value)
-    if kind is float and type(result) is int:
-        result = float(result)
+    if kind is bool and value.lower() in _BOOLS:
+        return _BOOLS[value.lower()]
+    try:
+        result = yaml.safe_load(value)
+        if kind is float and type(result) is int:
+            result = float(result)
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError):
+        result = None
     if type(result) is not kind:
-        raise RuntimeError(f"{name} is of type {kind.__name__}, '{value}' is not")
+        raise RuntimeError(f"{name} is of type {kind.__name__}, {quoted(value)} is not")
     return result
 
 
@@ -175,8 +184,6 @@ def _text(default: Any) -> str:
     return str(default).lower() if isinstance(default, bool) else str(default)
 
 
-def _described(constraint: Constraint) -> str:
+def _described(option: Option) -> str:
     """A parameter's description with its range; launch itself adds the choices."""
-    if constraint.low is None or constraint.high is None:
-        return constraint.description
-    return f"{constraint.description} ({constraint.low:g} to {constraint.high:g})"
+    return f"{option.description} ({option.range})" if option.range else option.description

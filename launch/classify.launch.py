@@ -94,14 +94,12 @@ def process_arguments() -> list[DeclareLaunchArgument]:
         DeclareLaunchArgument(
             "respawn",
             default_value="false",
-            choices=["true", "false"],
-            description="Start the classifier again when it ends",
+            description="true or false: start the classifier again when it ends",
         ),
         DeclareLaunchArgument(
             "use_sim_time",
             default_value="false",
-            choices=["true", "false"],
-            description="Take the time from /clock, as when a bag is played",
+            description="true or false: take the time from /clock, as when a bag is played",
         ),
     ]
 
@@ -110,8 +108,8 @@ def start(context: LaunchContext, given: set[str]) -> list[LaunchDescriptionEnti
     """The classifier and its camera, with all arguments known."""
     argument = context.launch_configurations
     parameters = launching.overrides(argument, given)
-    if "use_sim_time" in given:
-        parameters["use_sim_time"] = argument["use_sim_time"] == "true"
+    for name in given & {"use_sim_time"}:
+        parameters[name] = launching.typed(name, argument[name], bool)
     camera, transport = start_camera(argument)
     if transport and parameters.setdefault("transport", transport) != transport:
         raise RuntimeError(
@@ -124,7 +122,7 @@ def start(context: LaunchContext, given: set[str]) -> list[LaunchDescriptionEnti
         image_topic=argument["image_topic"],
         # All these cameras publish reliably, without which stock Fast DDS loses large images.
         defaults={"qos_reliability": "reliable"} if camera else {},
-        respawn=argument["respawn"] == "true",
+        respawn=launching.typed("respawn", argument["respawn"], bool),
         respawn_delay=2.0,
     )
     return [*launching.image_variables(), classifier, *camera]

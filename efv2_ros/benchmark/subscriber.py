@@ -14,7 +14,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from efv2_ros.benchmark.transport import Way
 from efv2_ros.node.malloc import keep_memory
-from efv2_ros.node.parameters import Settings
+from efv2_ros.node.options import Settings
 from efv2_ros.node.subscription import ImageSubscription
 from efv2_ros.vision.frame import Frame
 

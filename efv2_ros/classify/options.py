@@ -1,62 +1,185 @@
-"""Options of a classification: which model to run, and how to look at an image."""
+"""Options of a classification: the model to run, and the handling of each image."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
-from efv2_ros.runtimes.base import ModelFormat, RunOptions, RuntimeKind, select_runtime
+import numpy as np
+
+from efv2_ros.classify.option_table import Change, option, options_of
+from efv2_ros.runtimes.base import (
+    RUNTIMES,
+    ModelFormat,
+    RunOptions,
+    RuntimeKind,
+    select_runtime,
+)
 from efv2_ros.vision.nv12 import Fit, InputRange, Roi
+
+NODE_NAME = "efv2_classifier"
+"""Name of the classifier node, unless it is given another."""
+
+NODE = f"/{NODE_NAME}"
+"""Full name of the node, unless it is given another name or a namespace."""
+
+Rgb = tuple[float, float, float]
+"""A number for each of R, G and B."""
+
+ModelRange = Literal["auto", "full", "limited"]
+"""Range of a model's NV12 input; `auto` is the catalog's."""
+
+
+def parse_rgb(text: str) -> Rgb:
+    """Read `R,G,B`, the syntax of a mean.
+
+    Raises:
+        ValueError: The text is not three numbers between commas, or one of them is not finite in
+            float32, the type models calculate with.
+    """
+    try:
+        red, green, blue = (float(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"'{text}' is not three numbers between commas") from None
+    with np.errstate(over="ignore"):
+        if not np.isfinite(np.array([red, green, blue], np.float32)).all():
+            raise ValueError(f"'{text}' has a number that is not finite")
+    return red, green, blue
+
+
+def parse_scale(text: str) -> Rgb:
+    """Read `R,G,B`, the syntax of a scale.
+
+    A negative factor is allowed: it inverts images, as some training code does.
+
+    Raises:
+        ValueError: As `parse_rgb`, or a factor is zero in float32.
+    """
+    scale = parse_rgb(text)
+    if not np.array(scale, np.float32).all():
+        raise ValueError(f"'{text}' has a factor of zero, which makes all images alike")
+    return scale
 
 
 @dataclass(frozen=True, slots=True)
 class ModelRequest:
-    """Which model to run and how. Empty texts and None mean "what the catalog says".
+    """The model to run, and how to run it. `MODEL_OPTIONS` describes each attribute.
 
-    Two requests are equal when the same model would run in the same way; what they allow in the
-    search for it does not count.
-
-    Attributes:
-        model_size: `s0`, `s1`, `s2`, or a name from `catalog_file`.
-        model_path: A model file, or a folder that holds the catalog's file.
-        catalog_file: A catalog added to the package's.
-        mean: R, G, B mean of a float model.
-        scale: R, G, B factors after the mean.
-        labels_file: Class names.
-        nv12_range: Range of the NV12 samples the model was compiled for.
-        runtime: A name from `RUNTIMES`, or `auto`.
-        slots: Callers of `Classifier.classify` at once.
-        threads: See `RunOptions`, as for the next three.
-        bpu_core: On which core of the BPU.
-        bpu_priority: Among the BPU's tasks.
-        infer_timeout: In seconds.
-        allow_download: Fetch a model that is not on this machine.
-        allow_untrained: Make do with the untrained network when there is no model.
+    Empty texts, None and `auto` stand for what the catalog says. Two requests are equal if the
+    same model would run in the same way; `allow_download` and `allow_untrained` do not count.
     """
 
-    model_size: str = "s0"
-    model_path: str = ""
-    catalog_file: str = ""
-    mean: tuple[float, float, float] | None = None
-    scale: tuple[float, float, float] | None = None
-    labels_file: str = ""
-    nv12_range: Literal["auto", "full", "limited"] = "auto"
-    runtime: str = "auto"
-    slots: int = 1
-    threads: int = 0
-    bpu_core: int = -1
-    bpu_priority: int = 0
-    infer_timeout: float = 2.0
-    allow_download: bool = field(default=False, compare=False)
-    allow_untrained: bool = field(default=False, compare=False)
+    model_size: str = option(
+        "s0",
+        "Model to run: s0, s1 or s2 of EfficientFormerV2, or a name from {catalog_file}",
+        flag="--size",
+    )
+    model_path: str = option(
+        "",
+        "Model file, or folder that holds it. Empty: search $EFV2_MODEL_DIR, the cache, and the "
+        "folder of models that RDK X5 images come with",
+        flag="--model",
+        metavar="FILE",
+    )
+    catalog_file: str = option(
+        "",
+        "YAML catalog of your own models, in addition to the package's",
+        flag="--catalog",
+        metavar="FILE",
+    )
+    mean: Rgb | None = option(
+        None,
+        "Mean that a float model in {model_path} needs subtracted, as 'R,G,B' in 0..255. Empty: "
+        "from the catalog",
+        parse=parse_rgb,
+        flag="--mean",
+        metavar="R,G,B",
+    )
+    scale: Rgb | None = option(
+        None,
+        "Factors that a float model in {model_path} needs applied after the mean, as 'R,G,B'. "
+        "Empty: from the catalog",
+        parse=parse_scale,
+        flag="--scale",
+        metavar="R,G,B",
+    )
+    labels_file: str = option(
+        "",
+        "Class names, in a txt, json or yaml file. Empty: from the catalog",
+        flag="--labels",
+        metavar="FILE",
+    )
+    nv12_range: ModelRange = option(
+        "auto",
+        "Value range of the NV12 images that the model was compiled for. auto: from the catalog",
+        choices=get_args(ModelRange),
+        flag="--nv12-range",
+    )
+    runtime: str = option(
+        "auto",
+        "Library that runs the model. auto: the first that works on this machine and runs the "
+        "file's format",
+        choices=("auto", *RUNTIMES),
+        flag="--runtime",
+    )
+    slots: int = option(
+        1,
+        "Images in inference at the same time. The next ones are prepared meanwhile, and results "
+        "stay in order",
+        Change.UNCONFIGURED,
+        limits=(1, 32),
+        flag="--slots",
+    )
+    threads: int = option(
+        0,
+        "CPU threads per inference. 0: the runtime decides",
+        limits=(0, 256),
+        flag="--threads",
+    )
+    bpu_core: int = option(
+        -1,
+        "BPU core to run on. -1: any core; the X5 has only one",
+        limits=(-1, 0),
+        flag="--bpu-core",
+    )
+    bpu_priority: int = option(
+        0,
+        "Priority among the BPU's tasks. 255 interrupts running tasks",
+        limits=(0, 255),
+        flag="--bpu-priority",
+    )
+    infer_timeout: float = option(
+        2.0,
+        "Seconds after which an inference on libdnn is given up. Without an answer for three "
+        "times as long, the BPU counts as lost: a node becomes unconfigured",
+        limits=(0.01, 60.0),
+        unit="s",
+        flag="--infer-timeout",
+    )
+    allow_download: bool = option(
+        False,
+        "Download the model if it is not on this machine",
+        flag="--download",
+        compare=False,
+    )
+    allow_untrained: bool = option(
+        False,
+        "Without a model, run the untrained network, to try out everything else. Its results "
+        "mean nothing",
+        flag="--untrained",
+        compare=False,
+    )
 
     def run_options(self) -> RunOptions:
-        """How the model is to be run."""
+        """The options of the runtime."""
         return RunOptions(**{each.name: getattr(self, each.name) for each in fields(RunOptions)})
 
     def select_runtime(self) -> tuple[str, RuntimeKind]:
-        """Name and kind of the runtime; `auto` goes by the model file, where one is named.
+        """Select the runtime; for `auto` by the format of the model file, if one is named.
+
+        Returns:
+            The runtime's name and its entry in `RUNTIMES`.
 
         Raises:
             RuntimeUnavailableError: There is no such runtime, or none that works here.
@@ -68,34 +191,54 @@ class ModelRequest:
 
 @dataclass(frozen=True, slots=True)
 class ViewOptions:
-    """How a frame is looked at and how much of the answer is told; cheap to change.
+    """The conversion of each image, and which results are given; a change takes no loading.
 
-    Attributes:
-        fit: How a frame fills the model's input.
-        roi: Part of the frame to classify.
-        input_range: Range of the camera's own YUV.
-        antialias: Take means where a frame shrinks; without, detail too fine for the model's
-            input shows as detail that is not there.
-        top_k: Most results a frame.
-        score_threshold: Results with a lower score are left out.
+    `VIEW_OPTIONS` describes each attribute.
     """
 
-    fit: Fit = "crop"
-    roi: Roi | None = None
-    input_range: InputRange = "auto"
-    antialias: bool = True
-    top_k: int = 5
-    score_threshold: float = 0.0
+    fit: Fit = option(
+        "crop",
+        "How an image fills the model's input. crop: cut out the centre, as when the models were "
+        "evaluated; letterbox: pad; stretch: distort",
+        choices=get_args(Fit),
+        flag="--fit",
+    )
+    roi: Roi | None = option(
+        None,
+        "Part of the image to classify, as 'x,y,width,height' in pixels. Empty: all of it",
+        parse=Roi.parse,
+        flag="--roi",
+        metavar="X,Y,WIDTH,HEIGHT",
+    )
+    input_range: InputRange = option(
+        "auto",
+        "Value range of YUV images from the camera. auto: nv12 and nv21 as the model's, yuv422 "
+        "limited",
+        choices=get_args(InputRange),
+        flag="--input-range",
+    )
+    antialias: bool = option(
+        True,
+        "Average pixels where an image shrinks, as when the models were trained and evaluated. "
+        "Off is faster, but fine detail turns into false patterns",
+        flag="--antialias",
+    )
+    top_k: int = option(
+        5,
+        "Maximum number of results per image",
+        limits=(1, 1000),
+        flag="--top-k",
+    )
+    score_threshold: float = option(
+        0.0,
+        "Minimum score of a result; results below are left out",
+        limits=(0.0, 1.0),
+        flag="--threshold",
+    )
 
 
-def parse_rgb(text: str) -> tuple[float, float, float]:
-    """Read `R,G,B`, as the mean and scale of a `ModelRequest` are written.
+MODEL_OPTIONS = options_of(ModelRequest)
+"""Options of the model, by name."""
 
-    Raises:
-        ValueError: The text is not three numbers between commas.
-    """
-    try:
-        red, green, blue = (float(part) for part in text.split(","))
-    except ValueError:
-        raise ValueError(f"'{text}' is not three numbers between commas") from None
-    return red, green, blue
+VIEW_OPTIONS = options_of(ViewOptions)
+"""Options of the conversion and the results, by name."""

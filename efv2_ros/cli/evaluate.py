@@ -25,7 +25,7 @@ from efv2_ros.cli.console import (
     open_result,
     output,
 )
-from efv2_ros.cli.options import fit_options, model_options, split_request
+from efv2_ros.cli.options import fit_options, model_options, split_request, table_option
 from efv2_ros.cli.signals import catch_stop
 from efv2_ros.evaluation.checkpoint import Answer
 from efv2_ros.evaluation.dataset import Image
@@ -69,13 +69,7 @@ _MOST_EXAMPLES = 3
     help="Evaluate at most N images: as far as possible the same number of each class, spread "
     "over the folder; always the same ones.",
 )
-@click.option(
-    "--slots",
-    default=2,
-    show_default=True,
-    type=click.IntRange(1, 32),
-    help="Number of images that the model classifies at once.",
-)
+@table_option("slots", default=2)
 @click.option("--restart", is_flag=True, help="Ignore the answers of an interrupted run.")
 @click.option(
     "--json",

@@ -16,12 +16,13 @@ import click
 from efv2_ros.bags.bag import Bag
 from efv2_ros.bags.errors import BagError
 from efv2_ros.classify.latency import END_TO_END
+from efv2_ros.classify.options import NODE
 from efv2_ros.cli.console import INTERRUPTED, image_bar, latency_table, messages, output
 from efv2_ros.cli.options import ros_is_missing
 from efv2_ros.client.signals import stop_signals
 from efv2_ros.files import check_writable
 from efv2_ros.play.options import Played, PlayOptions, PlayProgress
-from efv2_ros.replay.results import NODE, read_run
+from efv2_ros.replay.results import read_run
 from efv2_ros.replay.run import Run, save_jsonl
 
 _WORTH_TELLING_S = 0.05

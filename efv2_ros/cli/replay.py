@@ -27,7 +27,13 @@ from efv2_ros.cli.console import (
     output,
     warn_untrained,
 )
-from efv2_ros.cli.options import model_options, split_request, split_view, view_options
+from efv2_ros.cli.options import (
+    model_options,
+    split_request,
+    split_view,
+    table_option,
+    view_options,
+)
 from efv2_ros.cli.signals import catch_stop
 from efv2_ros.files import check_writable
 from efv2_ros.replay.golden import Comparison, compare, write_junit
@@ -77,26 +83,14 @@ _LISTED = 10
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write the comparison as JUnit XML.",
 )
-@click.option(
-    "--input-range",
-    default="auto",
-    show_default=True,
-    type=click.Choice(["auto", "full", "limited"]),
-    help="Range of the bag's YUV images.",
-)
+@table_option("input_range")
 @click.option(
     "--frame-id",
     default="camera",
     show_default=True,
     help="frame_id of images without a header (hbm_img_msgs).",
 )
-@click.option(
-    "--slots",
-    default=1,
-    show_default=True,
-    type=click.IntRange(1, 32),
-    help="Number of images that the model works on at once.",
-)
+@table_option("slots")
 @view_options
 @model_options
 def replay(

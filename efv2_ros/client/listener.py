@@ -15,13 +15,13 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Classification, LabelInfo, VisionInfo
 
+from efv2_ros.classify.options import NODE
 from efv2_ros.client.process import CLASSIFIER_MODULE, ClassifierProcess
 from efv2_ros.client.ros import ros_context
 from efv2_ros.client.signals import stop_signals
 from efv2_ros.client.spinner import Spinner
 from efv2_ros.client.status import ClassifierStatus
 from efv2_ros.node import conversions
-from efv2_ros.replay.results import NODE
 from efv2_ros.vision.frame import Frame
 
 

@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
-from efv2_ros.replay.results import NODE
+from efv2_ros.classify.options import NODE_NAME
 
-NODE_NAME = NODE.removeprefix("/")
 CLASSIFIER_MODULE = "efv2_ros.node.classifier_node"
 
 _END_TIMEOUT_S = 20.0

@@ -19,26 +19,23 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import cv2
 from diagnostic_msgs.msg import DiagnosticArray
-from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import Executor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.parameter import Parameter
 from rclpy.timer import Timer
 from std_srvs.srv import SetBool
 
-from efv2_ros.classify.classifier import Classified
+from efv2_ros.classify.classifier import Classified, Classifier
 from efv2_ros.classify.engine import Engine
 from efv2_ros.classify.failures import cause_of, explained
-from efv2_ros.classify.model import Model, find_model
-from efv2_ros.errors import Efv2Error
-from efv2_ros.node import parameters
+from efv2_ros.classify.model import Model
+from efv2_ros.classify.options import NODE_NAME
 from efv2_ros.node.diagnostics import (
     BoardStatus,
     ModelStatus,
@@ -48,7 +45,8 @@ from efv2_ros.node.diagnostics import (
 )
 from efv2_ros.node.download_log import DownloadLog
 from efv2_ros.node.malloc import keep_memory, return_memory
-from efv2_ros.node.parameters import PARAMETERS, Change, Settings
+from efv2_ros.node.options import Settings
+from efv2_ros.node.parameter_changes import ParameterChanges
 from efv2_ros.node.publishers import ANNOTATED, LATENCY, ResultPublishers
 from efv2_ros.node.running import run
 from efv2_ros.node.stamps import StampOrder
@@ -69,7 +67,7 @@ class ClassifierNode(LifecycleNode):
     """Classifies the images of one topic."""
 
     def __init__(self, **node_arguments: Any) -> None:
-        super().__init__("efv2_classifier", **node_arguments)
+        super().__init__(NODE_NAME, **node_arguments)
         self._phase = "unconfigured"
         self._engine: Engine | None = None
         self._outputs: ResultPublishers | None = None
@@ -87,9 +85,14 @@ class ClassifierNode(LifecycleNode):
         if board.has_bpu():
             self._status_tasks.append(BoardStatus())
         self._subscription: ImageSubscription | None = None
+        self._changes = ParameterChanges(
+            self,
+            on_applied=self._on_applied,
+            on_failed=self._on_failed,
+            on_period=self._on_period,
+        )
         # `destroy_node` uses the attributes above, even if something below fails.
-        parameters.declare(self)
-        self.add_on_set_parameters_callback(self._on_set_parameters)
+        self._changes.declare()
 
         # Diagnostics are published in every lifecycle state.
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -108,19 +111,20 @@ class ClassifierNode(LifecycleNode):
         """Load the model and create the publishers; return FAILURE if that is not possible."""
         self._phase = "configuring"
         try:
-            self._settings = self._running = parameters.read(self)
-            TRANSPORTS[self._settings.transport].message_type()  # raises if its package is missing
+            settings = self._changes.read()
+            TRANSPORTS[settings.transport].message_type()  # raises if its package is missing
             with self._reporting_meanwhile():
                 self._engine = Engine(
-                    self._settings.model_request(),
-                    self._settings.view_options(),
+                    settings.model,
+                    settings.view,
                     self._deliver,
-                    policy=self._settings.queue_policy,
+                    policy=settings.queue_policy,
                     on_dropped=lambda _, cause: self._statistics.count_dropped(cause),
                     on_progress=DownloadLog(self.get_logger()),
                     should_stop=lambda: not self.context.ok(),
                 )
-            self._outputs = ResultPublishers(self, every=self._settings.queue_policy == "all")
+            self._outputs = ResultPublishers(self, every=settings.queue_policy == "all")
+            self._changes.start(self._engine)
         except Exception as error:  # rclpy would log nothing of it
             self._release()
             self._model_status.problem = str(error)
@@ -186,7 +190,7 @@ class ClassifierNode(LifecycleNode):
 
     def _release(self) -> None:
         self._unsubscribe()
-        # First, so that `_on_changed` ignores a change that ends now.
+        self._changes.stop()  # first: a change that ends now is of no interest
         engine, self._engine = self._engine, None
         if engine is not None:
             engine.close()
@@ -318,69 +322,25 @@ class ClassifierNode(LifecycleNode):
 
     # Parameters that change while running
 
+    @property
+    def _settings(self) -> Settings:
+        return self._changes.settings
+
     def _parameter(self, name: str) -> Any:
         return self.get_parameter(name).value
 
-    def _on_set_parameters(self, changed: Sequence[Parameter]) -> SetParametersResult:
-        changes = {each.name: each.value for each in changed if each.name in PARAMETERS}
-        try:
-            settings = parameters.read(self, changes)
-            if self._engine is not None:
-                self._check_change(settings, changes)
-        except (Efv2Error, ValueError) as error:
-            return SetParametersResult(successful=False, reason=str(error))
-        if "diagnostics_period" in changes:
-            self.destroy_timer(self._timer)
-            self._timer = self._start_timer(settings.diagnostics_period)
-        if self._engine is not None and settings != self._settings:
-            self._settings = settings
-            self._engine.change(
-                settings.model_request(),
-                settings.view_options(),
-                lambda error: self._on_changed(settings, error),
-            )
-        return SetParametersResult(successful=True)
+    def _on_applied(self, classifier: Classifier) -> None:
+        self._model_status.problem = ""
+        self._report_model(classifier.model)
+        if self._outputs is not None and self._outputs.active:
+            self._outputs.announce(classifier)
 
-    def _check_change(self, settings: Settings, names: Iterable[str]) -> None:
-        for name in names:
-            differs = getattr(settings, name) != getattr(self._settings, name)
-            if differs and PARAMETERS[name].change is Change.UNCONFIGURED:
-                raise ValueError(f"{name} changes {PARAMETERS[name].change.value}")
-        request = settings.model_request()
-        if request == self._settings.model_request():
-            return
-        if not (settings.allow_download or settings.allow_untrained):
-            find_model(request)  # refuse at once what will not be found later either
+    def _on_failed(self, problem: str) -> None:
+        self._model_status.problem = problem
 
-    def _on_changed(self, settings: Settings, error: Exception | None) -> None:
-        """A change of model or options took effect, or failed; called beside the executor."""
-        engine = self._engine
-        if engine is None:
-            return
-        classifier = engine.classifier
-        if error is None:
-            self._running, self._model_status.problem = settings, ""
-            self._report_model(classifier.model)
-            if self._outputs is not None and self._outputs.active:
-                self._outputs.announce(classifier)
-            return
-        self._model_status.problem = f"{classifier.model.name} goes on: {error}"
-        self.get_logger().error(f"{classifier.model.name} goes on: {explained(error)}")
-        if self.executor is not None:
-            self.executor.create_task(self._restore_parameters, settings)
-
-    def _restore_parameters(self, failed: Settings) -> None:
-        """Let the parameters say what is, not what was wished for in vain."""
-        if self._settings is not failed:
-            return  # a newer wish is on its way
-        self._settings = self._running
-        self.set_parameters(
-            [
-                Parameter(name, value=getattr(self._running, name))
-                for name in PARAMETERS
-                if getattr(self._running, name) != getattr(failed, name)
-            ]
-        )
+    def _on_period(self, period_s: float) -> None:
+        self.destroy_timer(self._timer)
+        self._timer = self._start_timer(period_s)
 
     def _report_model(self, model: Model) -> None:
         """Log which model runs from now on, and restart its latencies, if it is another one."""
@@ -444,7 +404,7 @@ def main(args: list[str] | None = None) -> int:
             node.start()
         executor.spin()
 
-    return run("efv2_classifier", ClassifierNode, work, args=args)
+    return run(NODE_NAME, ClassifierNode, work, args=args)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
 
-from efv2_ros.node.parameters import Settings
+from efv2_ros.node.options import Settings
 from efv2_ros.node.transports import TRANSPORTS
 from efv2_ros.node.warn_once import WarnOnce
 from efv2_ros.vision.frame import Frame

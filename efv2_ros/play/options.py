@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from efv2_ros.classify.options import NODE
 from efv2_ros.errors import Efv2Error
-from efv2_ros.replay.results import NODE
 
 if TYPE_CHECKING:
     from efv2_ros.client.status import Counts

@@ -10,13 +10,11 @@ from typing import Any
 from efv2_ros.bags.bag import Bag
 from efv2_ros.bags.writer import BagWriter
 from efv2_ros.classify.latency import DROPPED_KEY
+from efv2_ros.classify.options import NODE
 from efv2_ros.classify.postprocess import Prediction
 from efv2_ros.messages.message import deserialize, header_message, message, serialize
 from efv2_ros.replay.run import FrameResult, Run, RunError, in_stamp_order, read_jsonl
 from efv2_ros.vision.frame import Header
-
-NODE = "/efv2_classifier"
-"""Full name of the node in bags that are written here; recorded ones may have another."""
 
 CLASSIFICATION = "vision_msgs/msg/Classification"
 LABEL_INFO = "vision_msgs/msg/LabelInfo"

@@ -8,8 +8,8 @@ import time
 import pytest
 from tiny_models import projection
 
+from efv2_ros.classify.options import NODE
 from efv2_ros.client.process import NODE_NAME, ClassifierProcess, end_process
-from efv2_ros.replay.results import NODE
 
 SOON = 60.0  # seconds: only reached when something is broken
 

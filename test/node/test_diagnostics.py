@@ -8,7 +8,7 @@ from rclpy.qos import HistoryPolicy, ReliabilityPolicy
 from efv2_ros.classify.classifier import Classified
 from efv2_ros.client.status import values
 from efv2_ros.node.diagnostics import StreamStatus
-from efv2_ros.node.parameters import Settings
+from efv2_ros.node.options import Settings
 from efv2_ros.node.statistics import Statistics, stage_durations
 from efv2_ros.node.subscription import image_qos
 
@@ -114,4 +114,4 @@ def test_the_qos_follows_the_queue_policy():
 )
 def test_settings_keep_to_their_ranges(name, value):
     with pytest.raises(ValueError, match=name):
-        Settings(**{name: value})
+        Settings.of({name: value})

@@ -18,7 +18,7 @@ from efv2_ros.bags.bag import Bag
 from efv2_ros.bags.errors import BagError
 from efv2_ros.classify.classifier import Classifier
 from efv2_ros.classify.model import load_model
-from efv2_ros.classify.options import ModelRequest
+from efv2_ros.classify.options import NODE, ModelRequest
 from efv2_ros.classify.postprocess import Prediction
 from efv2_ros.cli.main import main
 from efv2_ros.files import FileWriteError
@@ -27,7 +27,7 @@ from efv2_ros.messages.message import serialize
 from efv2_ros.pictures.annotate import bgr_frame
 from efv2_ros.replay import offline
 from efv2_ros.replay.golden import compare, write_junit
-from efv2_ros.replay.results import NODE, read_run, write_results
+from efv2_ros.replay.results import read_run, write_results
 from efv2_ros.replay.run import FrameResult, Run, RunError, read_jsonl, save_jsonl, write_jsonl
 from efv2_ros.vision.frame import Header
 

@@ -1,0 +1,157 @@
+"""Changes of parameters while the node runs: checks, application to the engine, and undoing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.lifecycle import LifecycleNode
+from rclpy.parameter import Parameter
+
+from efv2_ros.classify.classifier import Classifier
+from efv2_ros.classify.engine import Engine
+from efv2_ros.classify.failures import explained
+from efv2_ros.classify.model import check_request
+from efv2_ros.classify.option_table import Change, Value
+from efv2_ros.classify.options import MODEL_OPTIONS, VIEW_OPTIONS
+from efv2_ros.node import parameters
+from efv2_ros.node.options import PARAMETERS, Settings
+
+_ENGINE_OPTIONS = {**MODEL_OPTIONS, **VIEW_OPTIONS}
+"""Options that take effect in the engine, which may fail to apply them."""
+
+
+class ParameterChanges:
+    """Answers changes of parameters, and applies those that are allowed.
+
+    rclpy lets an exception of a parameter callback end the node; here each becomes a refusal with
+    its reason. A change that the engine fails to apply, after it was allowed, is undone.
+
+    Args:
+        node: The node.
+        on_applied: Called with the classifier in use after the engine applied a change. Called in
+            another thread.
+        on_failed: Called with the reason, a sentence, after the engine failed to apply a change.
+            Called in another thread.
+        on_period: Called with a new `diagnostics_period`.
+    """
+
+    def __init__(
+        self,
+        node: LifecycleNode,
+        *,
+        on_applied: Callable[[Classifier], None],
+        on_failed: Callable[[str], None],
+        on_period: Callable[[float], None],
+    ) -> None:
+        self._node = node
+        self._on_applied, self._on_failed, self._on_period = on_applied, on_failed, on_period
+        self._engine: Engine | None = None
+        self._is_undoing = False
+        self.settings = self._requested = self._applied = Settings()
+
+    def declare(self) -> None:
+        """Declare all parameters, then answer changes of them.
+
+        Raises:
+            ParameterException: The node was started with a value of a wrong type or out of range.
+        """
+        parameters.declare(self._node)
+        self._node.add_on_set_parameters_callback(self._on_set_parameters)
+
+    def read(self) -> Settings:
+        """Read all parameters into `settings`.
+
+        Raises:
+            ValueError: A value is not allowed; the message names the parameter.
+        """
+        self.settings = self._requested = self._applied = parameters.read(self._node)
+        return self.settings
+
+    def start(self, engine: Engine) -> None:
+        """Apply changes to an engine from now on; it was made with `settings`."""
+        self._engine = engine
+
+    def stop(self) -> None:
+        """Apply changes to no engine, and ignore what becomes of those under way."""
+        self._engine = None
+
+    def _on_set_parameters(self, changed: Sequence[Parameter]) -> SetParametersResult:
+        if self._is_undoing:
+            return SetParametersResult(successful=True)
+        try:
+            self._change({each.name: each.value for each in changed if each.name in PARAMETERS})
+        except Exception as error:
+            reason = _encodable(str(error) or type(error).__name__)
+            text = _encodable(explained(error))
+            if text != reason:  # unexpected: with its traceback
+                self._node.get_logger().error(f"refused a change of parameters: {text}")
+            return SetParametersResult(successful=False, reason=reason)
+        return SetParametersResult(successful=True)
+
+    def _change(self, changes: Mapping[str, Value]) -> None:
+        """Check a change, then apply it.
+
+        Only what changes is checked: of two values that are wrong from the start, each can be
+        corrected alone.
+        """
+        for name, value in changes.items():
+            PARAMETERS[name].check(value)
+        if self._engine is not None:
+            self._change_engine(self._engine, changes)
+        if "diagnostics_period" in changes:
+            self._on_period(float(changes["diagnostics_period"]))
+
+    def _change_engine(self, engine: Engine, changes: Mapping[str, Value]) -> None:
+        before = self.settings.values
+        different = {name for name, value in changes.items() if value != before[name]}
+        for name in different:
+            if PARAMETERS[name].change is Change.UNCONFIGURED:
+                raise ValueError(f"{name} changes {Change.UNCONFIGURED.value}")
+        settings = parameters.read(self._node, changes)
+        if different & set(_ENGINE_OPTIONS):
+            if settings.model != self._requested.model:
+                check_request(settings.model)
+            engine.change(
+                settings.model, settings.view, lambda error: self._on_changed(settings, error)
+            )
+            self._requested = settings
+        self.settings = settings
+
+    def _on_changed(self, settings: Settings, error: Exception | None) -> None:
+        """Note what became of a change; called in a thread of the engine."""
+        engine = self._engine
+        if engine is None:
+            return
+        if error is None:
+            self._applied = settings
+            self._on_applied(engine.classifier)
+            return
+        name = engine.classifier.model.name
+        self._node.get_logger().error(_encodable(f"{name} stays in use: {explained(error)}"))
+        self._on_failed(_encodable(f"{name} stays in use: {error}"))
+        if self._node.executor is not None:
+            self._node.executor.create_task(self._undo, settings)
+
+    def _undo(self, failed: Settings) -> None:
+        """Set the parameters back to what the engine uses, all at once."""
+        if self._requested is not failed:
+            return  # a newer change is under way
+        self._requested = self._applied
+        values = self._applied.values
+        wrong = [name for name in _ENGINE_OPTIONS if values[name] != failed.values[name]]
+        self._is_undoing = True
+        try:
+            result = self._node.set_parameters_atomically(
+                [Parameter(name, value=values[name]) for name in wrong]
+            )
+        finally:
+            self._is_undoing = False
+        if not result.successful:
+            self._node.get_logger().error(f"cannot set {', '.join(wrong)} back: {result.reason}")
+        self.settings = parameters.read(self._node)
+
+
+def _encodable(text: str) -> str:
+    """Replace what a ROS message cannot hold: halves of surrogate pairs, from file names."""
+    return text.encode("utf-8", "backslashreplace").decode()
