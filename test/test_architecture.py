@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "efv2_ros"
 
-EVERYWHERE = {"errors", "files", "resources"}
+EVERYWHERE = {"errors", "files", "resources", "signals"}
 """Modules of the package's root that every room may import."""
 
 BELOW = {
@@ -30,8 +30,8 @@ BELOW = {
     "benchmark": {"vision", "runtimes", "classify", "node", "client"},
     "launching": {"classify", "node"},
     "cli": {
-        "vision", "models", "runtimes", "classify", "messages", "pictures", "bags", "replay",
-        "evaluation", "report", "client", "play", "benchmark",
+        "vision", "models", "runtimes", "classify", "pictures", "bags", "replay", "evaluation",
+        "report", "client", "play", "benchmark",
     },
 }  # fmt: skip
 """Which rooms each room may import. A room comes after all that it may import."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -17,9 +18,9 @@ from efv2_ros.benchmark.parts import BenchOptions
 from efv2_ros.benchmark.publisher import Camera, CameraProcess
 from efv2_ros.benchmark.report import Column, Distribution, Part, Table
 from efv2_ros.client.process import end_process
-from efv2_ros.client.signals import stop_signals
 from efv2_ros.errors import Efv2Error
 from efv2_ros.node.fastdds import image_profile
+from efv2_ros.signals import catch_stop
 
 CAMERAS = (
     Camera(60.0, "bgr8", 640, 480, reliable=True),
@@ -79,7 +80,7 @@ class Reception:
 
 def run(options: BenchOptions) -> Part:
     """Measure every way of receiving at every size, in turn."""
-    with stop_signals() as should_stop:
+    with catch_stop(again=signal.SIG_IGN) as should_stop:
         return _run(options, should_stop)
 
 

@@ -11,7 +11,6 @@ import click
 
 from efv2_ros.benchmark import plots
 from efv2_ros.benchmark.parts import PARTS, BenchOptions, run
-from efv2_ros.cli.console import INTERRUPTED
 from efv2_ros.cli.options import model_options, split_request
 from efv2_ros.files import check_writable, open_atomic
 
@@ -89,10 +88,7 @@ def bench(
     how = BenchOptions(
         split_request(options), quick, seconds, slots, lambda text: click.echo(text, err=True)
     )
-    try:
-        report = run(how, parts or PARTS)
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+    report = run(how, parts or PARTS)
     click.echo(report.markdown(), nl=False)
     if markdown_file:
         with open_atomic(markdown_file) as file:

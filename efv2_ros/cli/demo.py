@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.text import Text
 
-from efv2_ros.cli.console import INTERRUPTED, latency_table, output
+from efv2_ros.cli.console import latency_table, output
 from efv2_ros.cli.options import ros_is_missing
 
 if TYPE_CHECKING:
@@ -61,16 +60,13 @@ def demo(
         "allow_download": not (offline or model_path),
     }
     pictures = [read_photo(path) for path in find_photos(photos or [share_path("photos")])]
-    try:
-        with ExitStack() as stack:
-            with output.status("starting the classifier node"):
-                node = stack.enter_context(start(parameters))
-            output.print(Text.assemble((node.method, "bold"), f" takes images from {node.topic}"))
-            for number, result in enumerate(node.stream(pictures, frames, 1.0 / rate), start=1):
-                _print_result(number, result)
-            _print_summary(node.summary())
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+    with ExitStack() as stack:
+        with output.status("starting the classifier node"):
+            node = stack.enter_context(start(parameters))
+        output.print(Text.assemble((node.method, "bold"), f" takes images from {node.topic}"))
+        for number, result in enumerate(node.stream(pictures, frames, 1.0 / rate), start=1):
+            _print_result(number, result)
+        _print_summary(node.summary())
 
 
 def _print_result(number: int, result: Result) -> None:

@@ -26,7 +26,6 @@ from efv2_ros.cli.console import (
     output,
 )
 from efv2_ros.cli.options import fit_options, model_options, split_request, table_option
-from efv2_ros.cli.signals import catch_stop
 from efv2_ros.evaluation.checkpoint import Answer
 from efv2_ros.evaluation.dataset import Image
 from efv2_ros.evaluation.evaluation import AnswerCallback, Evaluation, Failure, open_evaluation
@@ -34,6 +33,7 @@ from efv2_ros.evaluation.inputs import check_inputs, load_models, second_request
 from efv2_ros.evaluation.summary import summarize
 from efv2_ros.evaluation.tables import tables
 from efv2_ros.runtimes.base import RUNTIMES
+from efv2_ros.signals import catch_stop
 
 _MOST_EXAMPLES = 3
 """Most names in a message about many images."""

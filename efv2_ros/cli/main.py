@@ -22,8 +22,8 @@ from efv2_ros.cli.play import play
 from efv2_ros.cli.record_demo import record_demo
 from efv2_ros.cli.replay import replay
 from efv2_ros.cli.report import report
-from efv2_ros.cli.signals import interruptible
 from efv2_ros.errors import Efv2Error
+from efv2_ros.signals import interruptible
 from efv2_ros.vision.frame import FrameError
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -13,7 +12,7 @@ from rich.table import Table
 
 from efv2_ros.benchmark.perf import THREADS, measure
 from efv2_ros.classify.model import load_model
-from efv2_ros.cli.console import INTERRUPTED, download_bar, output
+from efv2_ros.cli.console import download_bar, output
 from efv2_ros.cli.options import model_options, split_request
 
 
@@ -44,11 +43,8 @@ def perf(callers: tuple[int, ...], frames: int, as_json: bool, **options: Any) -
     request = replace(split_request(options), slots=max(callers))
     with download_bar() as progress:
         model = load_model(request, progress)
-    try:
-        with closing(model), output.status("measuring"):
-            loads = [measure(model, each, frames) for each in callers]
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+    with closing(model), output.status("measuring"):
+        loads = [measure(model, each, frames) for each in callers]
     published = model.file.spec.published
     latencies = {
         1: published.get("latency_1_thread_ms"), 4: published.get("latency_4_threads_ms")

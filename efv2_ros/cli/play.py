@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -19,11 +20,11 @@ from efv2_ros.classify.latency import END_TO_END
 from efv2_ros.classify.options import NODE
 from efv2_ros.cli.console import INTERRUPTED, image_bar, latency_table, messages, output
 from efv2_ros.cli.options import ros_is_missing
-from efv2_ros.client.signals import stop_signals
 from efv2_ros.files import check_writable
 from efv2_ros.play.options import Played, PlayOptions, PlayProgress
 from efv2_ros.replay.results import read_run
 from efv2_ros.replay.run import Run, save_jsonl
+from efv2_ros.signals import catch_stop
 
 _WORTH_TELLING_S = 0.05
 """Lateness from which on the summary tells of it."""
@@ -193,10 +194,7 @@ def play(
         results=results,
         player=player,
     )
-    try:
-        played = _play(bag, how, timings=timings)
-    except KeyboardInterrupt:  # before anything was played
-        sys.exit(INTERRUPTED)
+    played = _play(bag, how, timings=timings)
     if played.interrupted:
         sys.exit(INTERRUPTED)
     if played.problems:
@@ -212,7 +210,7 @@ def _play(path: Path, options: PlayOptions, *, timings: bool) -> Played:
     out = options.results
     with tempfile.TemporaryDirectory(prefix="efv2_play_") as folder, Bag(path) as bag:
         recorded = Path(folder, "results") if out and out.suffix == ".jsonl" else out
-        with stop_signals() as should_stop:
+        with catch_stop(again=signal.SIG_IGN) as should_stop:
             with _progress(options) as on_progress:
                 played = play(
                     bag,

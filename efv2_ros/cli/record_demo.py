@@ -23,8 +23,8 @@ from efv2_ros.bags.demo_bag import (
 )
 from efv2_ros.cli.console import INTERRUPTED, bar_total, image_bar, messages, output
 from efv2_ros.cli.options import Parsed
-from efv2_ros.cli.signals import catch_stop
 from efv2_ros.pictures.encode import ENCODERS, FILE_SUFFIXES
+from efv2_ros.signals import catch_stop
 
 _PIXELS = click.IntRange(1, 16384)
 

@@ -34,10 +34,10 @@ from efv2_ros.cli.options import (
     table_option,
     view_options,
 )
-from efv2_ros.cli.signals import catch_stop
 from efv2_ros.files import check_writable
 from efv2_ros.replay.golden import Comparison, compare, write_junit
 from efv2_ros.replay.run import Run, RunError, read_jsonl, save_jsonl, write_jsonl
+from efv2_ros.signals import catch_stop
 
 _LISTED = 10
 """Number of differences that are printed; more are only counted."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,10 +19,10 @@ from vision_msgs.msg import Classification, LabelInfo, VisionInfo
 from efv2_ros.classify.options import NODE
 from efv2_ros.client.process import CLASSIFIER_MODULE, ClassifierProcess
 from efv2_ros.client.ros import ros_context
-from efv2_ros.client.signals import stop_signals
 from efv2_ros.client.spinner import Spinner
 from efv2_ros.client.status import ClassifierStatus
 from efv2_ros.node import conversions
+from efv2_ros.signals import catch_stop
 from efv2_ros.vision.frame import Frame
 
 
@@ -160,7 +161,7 @@ def running_classifier(
     # The listener publishes images; nobody looks at the classifier's annotated ones.
     environment = dict(os.environ)
     with (
-        stop_signals() as should_stop,
+        catch_stop(again=signal.SIG_IGN) as should_stop,
         ros_context() as context,
         ClassifierProcess(
             parameters, namespace=namespace, environment=environment, module=module

@@ -22,7 +22,7 @@ class RosError(Efv2Error):
 def ros_context() -> Iterator[Context]:
     """Initialise ROS with shared memory for images, and shut it down after the block.
 
-    rclpy installs no signal handlers for it: see `stop_signals`.
+    rclpy installs no signal handlers for it: see `catch_stop`.
 
     Raises:
         RosError: The middleware does not start.

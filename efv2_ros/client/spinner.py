@@ -20,7 +20,7 @@ class Spinner:
 
     Args:
         node: The node; it is destroyed with the spinner.
-        should_stop: Whether to stop waiting; see `stop_signals`.
+        should_stop: Whether to stop waiting; see `catch_stop`.
     """
 
     def __init__(self, node: Node, should_stop: Callable[[], bool] | None = None) -> None:

@@ -43,7 +43,7 @@ def play(
         options: How to play it.
         on_notice: Called with a sentence about what is left out or goes wrong.
         on_progress: See `PlayProgress`.
-        should_stop: Polled; ends the playing with the results so far. See `stop_signals`.
+        should_stop: Polled; ends the playing with the results so far. See `catch_stop`.
 
     Raises:
         BagError: The bag has no such topics, or the results cannot be written.

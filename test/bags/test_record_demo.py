@@ -23,8 +23,8 @@ pytest.importorskip("rosbags")
 from efv2_ros.bags.bag import Bag
 from efv2_ros.bags.demo_bag import DemoCamera, parse_rate, parse_stamp, record
 from efv2_ros.cli.main import main
-from efv2_ros.cli.signals import catch_stop
 from efv2_ros.errors import Efv2Error
+from efv2_ros.signals import catch_stop
 
 SOON = 30.0  # seconds: only reached when something is broken
 START = 1_700_000_000 * 10**9

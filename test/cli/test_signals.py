@@ -12,9 +12,9 @@ from bag_maker import make, stamps
 from dispositions import SIGINT_DEFAULT, SIGINT_IGNORED
 from tiny_models import projection
 
-from efv2_ros.cli.signals import catch_stop, interruptible
 from efv2_ros.replay.results import read_run
 from efv2_ros.replay.run import read_jsonl
+from efv2_ros.signals import catch_stop, interruptible
 
 SOON = 60.0  # seconds: only reached when something is broken
 INTERRUPTED = 130

@@ -7,20 +7,28 @@ SIGTERM ends it then.
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-_NUMBERS = (signal.SIGINT, signal.SIGTERM)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
 def catch_stop(again: Any = None) -> Iterator[Callable[[], bool]]:
     """Note the first SIGINT or SIGTERM instead of ending by it.
 
+    Python's own handler raises KeyboardInterrupt wherever the program is, which comes out of
+    rclpy's C++ as another error. A flag that is polled between two steps does not.
+
+    Outside the main thread, which alone may set handlers, no signal is handled.
+
     Args:
-        again: Handler of the signals that follow; by default the handlers there were before.
+        again: Handler of the signals that follow; by default the handlers there were before. With
+            `signal.SIG_IGN` they change nothing, not even after the block: the process is about
+            to end, and launch repeats its signals.
 
     Yields:
         Whether a signal came; the `should_stop` of long work.
@@ -51,8 +59,9 @@ def interruptible() -> Iterator[None]:
 @contextmanager
 def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[dict[int, Any]]:
     """Handle both signals, except those that are ignored; yields the handlers before."""
-    found: dict[int, Any] = {number: signal.getsignal(number) for number in _NUMBERS}
-    before = {number: each for number, each in found.items() if each != signal.SIG_IGN}
+    is_main = threading.current_thread() is threading.main_thread()
+    found: dict[int, Any] = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    before = {number: each for number, each in found.items() if is_main and each != signal.SIG_IGN}
     try:
         for number in before:
             signal.signal(number, handler)

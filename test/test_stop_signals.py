@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from efv2_ros.client.signals import STOP_SIGNALS, stop_signals
+from efv2_ros.signals import STOP_SIGNALS, catch_stop
 
 SOON = 60.0  # seconds: only reached when something is broken
 
@@ -23,7 +23,7 @@ def handlers():
 
 @pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_a_signal_sets_the_flag_and_interrupts_nothing(number):
-    with stop_signals() as should_stop:
+    with catch_stop(again=signal.SIG_IGN) as should_stop:
         assert not should_stop()
         signal.raise_signal(number)
         assert should_stop()
@@ -35,7 +35,7 @@ def test_a_signal_sets_the_flag_and_interrupts_nothing(number):
 
 
 def test_without_a_signal_everything_is_as_before(handlers):
-    with stop_signals() as should_stop:
+    with catch_stop(again=signal.SIG_IGN) as should_stop:
         pass
     assert not should_stop()
     assert {number: signal.getsignal(number) for number in STOP_SIGNALS} == handlers
@@ -43,7 +43,7 @@ def test_without_a_signal_everything_is_as_before(handlers):
 
 def test_an_ignored_signal_stays_ignored():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with stop_signals() as should_stop:
+    with catch_stop(again=signal.SIG_IGN) as should_stop:
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
         signal.raise_signal(signal.SIGINT)
         assert not should_stop()
@@ -54,7 +54,7 @@ def test_an_ignored_signal_stays_ignored():
 
 def test_outside_the_main_thread_no_signal_is_handled(handlers):
     def check():
-        with stop_signals() as should_stop:
+        with catch_stop(again=signal.SIG_IGN) as should_stop:
             found.append((should_stop(), signal.getsignal(signal.SIGINT)))
 
     found = []
@@ -67,9 +67,9 @@ def test_outside_the_main_thread_no_signal_is_handled(handlers):
 def test_a_shells_background_process_ignores_sigint_and_ends_by_sigterm():
     """As a script starts it: `command &`."""
     program = (
-        "import time\n"
-        "from efv2_ros.client.signals import stop_signals\n"
-        "with stop_signals() as should_stop:\n"
+        "import signal, time\n"
+        "from efv2_ros.signals import catch_stop\n"
+        "with catch_stop(again=signal.SIG_IGN) as should_stop:\n"
         "    print('ready', flush=True)\n"
         "    while not should_stop():\n"
         "        time.sleep(0.01)\n"
