@@ -24,13 +24,14 @@ from rclpy.parameter import Parameter
 from ros2_stand_in import ros2_on_path
 from tiny_models import projection
 
+from efv2_ros import launching
 from efv2_ros.bags.bag import Bag
 from efv2_ros.classify.classifier import Classifier
 from efv2_ros.classify.model import load_model
 from efv2_ros.classify.options import ModelRequest, ViewOptions
 from efv2_ros.client.listener import Listener
 from efv2_ros.node.fastdds import VARIABLES
-from efv2_ros.node.parameters import PARAMETERS, Settings
+from efv2_ros.node.options import PARAMETERS
 from efv2_ros.replay import offline
 from efv2_ros.replay.results import read_run
 
@@ -128,13 +129,35 @@ def test_arguments_read_like_help(environment, file, others, defaults):
     )
     shown = dict(re.findall(r"(?ms)^    '(\w+)':\n(.*?\(default: .*?\))$", result.stdout))
     assert others < set(shown)
-    settings = Settings()
-    for name, constraint in PARAMETERS.items():
-        default = defaults.get(name, getattr(settings, name))
+    for name, option in PARAMETERS.items():
+        default = defaults.get(name, option.default)
         default = str(default).lower() if isinstance(default, bool) else default
-        assert constraint.description in shown[name]
+        assert option.description in shown[name]
+        assert option.range in shown[name]
         assert shown[name].endswith(f"(default: '{default}')")
-        assert all(f"'{choice}'" in shown[name] for choice in constraint.choices)
+        assert all(f"'{choice}'" in shown[name] for choice in option.choices)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [(text, True) for text in ("true", "True", "TRUE", "yes", "on", "y", "1")]
+    + [(text, False) for text in ("false", "False", "no", "OFF", "N", "0")],
+)
+def test_yes_and_no_are_read_as_ros_reads_them(text, value):
+    assert launching.typed("antialias", text, bool) is value
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("maybe", bool), ("2", bool), ("", bool), ("1.5", int), ("true", int), ("[", int),
+        ("9" * 5000, int), ("9" * 400, float), ("[" * 5000, float), ("a: &a [*a]", float),
+    ],
+)  # fmt: skip
+def test_what_is_of_another_type_is_refused_in_a_short_sentence(text, kind):
+    with pytest.raises(RuntimeError, match=f"x is of type {kind.__name__}, ") as caught:
+        launching.typed("x", text, kind)
+    assert len(str(caught.value)) < 150
 
 
 # The second key is as specific as can be, and still the command line comes first.
@@ -202,8 +225,14 @@ def test_photos_are_classified_with_the_parameters_given(ros, environment, tmp_p
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["top_k:=0"], "top_k lies in 1 to 1000"),
+        (["top_k:=0"], "top_k must be 1 to 1000, not '0'"),
         (["top_k:=many"], "top_k is of type int, 'many' is not"),
+        (["use_sim_time:=maybe"], "use_sim_time is of type bool, 'maybe' is not"),
+        (["respawn:=maybe"], "respawn is of type bool, 'maybe' is not"),
+        (["antialias:=maybe"], "antialias is of type bool, 'maybe' is not"),
+        (["score_threshold:=.nan"], "score_threshold must be 0 to 1, not 'nan'"),
+        (["scale:=0,0,0"], "scale: '0,0,0' has a factor of zero"),
+        (["top_k:=["], "top_k is of type int, '[' is not"),
         (["fit:=zoom"], '"fit" provided value "zoom" is not valid'),
         (["params_file:=/nowhere.yaml"], "there is no params_file /nowhere.yaml"),
         (["camera:=video"], "camera:=video needs path:="),
@@ -311,6 +340,23 @@ def test_cameras_publish_what_the_classifier_subscribes_to(
     assert values == {"transport": transport, "qos_reliability": "reliable"}
 
 
+@pytest.mark.e2e
+@pytest.mark.parametrize("yes", ["True", "yes", "1"])
+def test_the_arguments_for_bool_take_all_words_for_yes(ros, environment, tmp_path, yes):
+    listener = Listener(ros.create_node("launch_listener"), "/front/efv2_classifier")
+    arguments = [
+        "namespace:=front", "autostart:=no", f"use_sim_time:={yes}", f"respawn:={yes}",
+        f"allow_untrained:={yes}", "antialias:=Off",
+    ]  # fmt: skip
+    try:
+        with Launch(environment, *arguments):
+            names = ["use_sim_time", "autostart", "allow_untrained", "antialias"]
+            values = parameters_of(listener, "/front/efv2_classifier", names)
+    finally:
+        listener.close()
+    assert list(values.values()) == [True, False, True, False]
+
+
 def images(count, topic="/lens/image"):
     """Messages of a bag, each recorded some time after its stamp."""
     return [
@@ -403,7 +449,7 @@ def test_a_replay_that_fails_fails_the_launch(environment, tmp_path):
         (["bag:=BAG", "topic:=/left", "rate:=fast"], "rate is of type float, 'fast' is not"),
         (["bag:=BAG", "topic:=/left", "rate:=0"], "rate is positive, 0 is not"),
         (["bag:=BAG", "topic:=/left", "player:=ros2"], "player:=ros2 needs `ros2 bag`: sudo apt"),
-        (["bag:=BAG", "topic:=/left", "top_k:=0"], "top_k lies in 1 to 1000"),
+        (["bag:=BAG", "topic:=/left", "top_k:=0"], "top_k must be 1 to 1000, not '0'"),
     ],
 )
 def test_what_cannot_be_replayed_is_said_before_anything_starts(
