@@ -4,7 +4,8 @@ This module connects the parts, in the order of the class's sections:
 
 - Lifecycle: transitions create and free an `Engine`, which has the model, `ResultPublishers` and
   an `ImageSubscription`.
-- The way of a frame: subscription, engine, publishers. `Statistics` counts what happens to it.
+- The way of a frame: subscription, engine, `Delivery`, which publishes its result or counts it as
+  dropped in `Statistics`.
 - Enabling and disabling: the service `~/set_enabled`.
 - Parameters that change while running: the engine exchanges its model or options.
 - Diagnostics: status tasks, published by a timer.
@@ -19,7 +20,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,11 +32,12 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.timer import Timer
 from std_srvs.srv import SetBool
 
-from efv2_ros.classify.classifier import Classified, Classifier
+from efv2_ros.classify.classifier import Classifier
 from efv2_ros.classify.engine import Engine
-from efv2_ros.classify.failures import cause_of, explained
+from efv2_ros.classify.failures import explained
 from efv2_ros.classify.model import Model
 from efv2_ros.classify.options import NODE_NAME
+from efv2_ros.node.delivery import Delivery
 from efv2_ros.node.diagnostics import (
     BoardStatus,
     ModelStatus,
@@ -47,13 +49,12 @@ from efv2_ros.node.download_log import DownloadLog
 from efv2_ros.node.malloc import keep_memory, return_memory
 from efv2_ros.node.options import Settings
 from efv2_ros.node.parameter_changes import ParameterChanges
-from efv2_ros.node.publishers import ANNOTATED, LATENCY, ResultPublishers
+from efv2_ros.node.publishers import ResultPublishers
 from efv2_ros.node.running import run
 from efv2_ros.node.stamps import StampOrder
-from efv2_ros.node.statistics import Statistics, stage_durations
+from efv2_ros.node.statistics import Statistics
 from efv2_ros.node.subscription import ImageSubscription
 from efv2_ros.node.transports import TRANSPORTS
-from efv2_ros.node.warn_once import WarnOnce
 from efv2_ros.runtimes import board
 from efv2_ros.runtimes.base import DeviceLostError
 from efv2_ros.vision.frame import Frame
@@ -72,9 +73,11 @@ class ClassifierNode(LifecycleNode):
         self._engine: Engine | None = None
         self._outputs: ResultPublishers | None = None
         self._enabled = True
-        self._warn = WarnOnce(self.get_logger())
         self._order = StampOrder()
         self._statistics = Statistics()
+        self._delivery = Delivery(
+            self, lambda: self._outputs, self._statistics, on_device_lost=self._give_up
+        )
         self._model_status = ModelStatus()
         self._status_tasks: list[StatusTask] = [
             StreamStatus(
@@ -117,7 +120,7 @@ class ClassifierNode(LifecycleNode):
                 self._engine = Engine(
                     settings.model,
                     settings.view,
-                    self._deliver,
+                    self._delivery.deliver,
                     policy=settings.queue_policy,
                     on_dropped=lambda _, cause: self._statistics.count_dropped(cause),
                     on_progress=DownloadLog(self.get_logger()),
@@ -212,57 +215,6 @@ class ClassifierNode(LifecycleNode):
         if self._engine is not None:
             self._engine.submit(frame)
 
-    def _deliver(self, frame: Frame, outcome: Classified | Exception, waited: float) -> None:
-        outputs = self._outputs
-        try:
-            if isinstance(outcome, Exception):
-                raise outcome
-            if outputs is not None and outputs.active:
-                self._publish(outputs, frame, outcome, waited)
-            else:
-                self._statistics.count_dropped("inactive")
-        except Exception as error:
-            if self.context.ok():  # else the program is ending, and nobody subscribes any more
-                self._drop(error)
-
-    def _publish(
-        self, outputs: ResultPublishers, frame: Frame, outcome: Classified, waited: float
-    ) -> None:
-        start = time.perf_counter()
-        outputs.publish(frame, outcome)
-        published = time.perf_counter() - start
-        now_ns = self.get_clock().now().nanoseconds
-        seconds = stage_durations(outcome, waited, published, now_ns, frame.header.nanoseconds)
-        self._publish_with_it(LATENCY, lambda: outputs.publish_latency(frame.header, seconds))
-        # Once the frame is counted, its result and its latencies have been published.
-        self._statistics.count_classified(now_ns, seconds)
-        self._publish_with_it(ANNOTATED, lambda: outputs.publish_annotated(frame, outcome))
-
-    def _publish_with_it(self, topic: str, publish: Callable[[], None]) -> None:
-        """Publish what goes with a result; if that fails, the frame counts as classified still."""
-        try:
-            publish()
-        except Exception as error:
-            if self.context.ok():
-                self._statistics.count_failed(topic)
-                self._warn(
-                    topic,
-                    f"could not publish {topic} for a frame: {explained(error)}. "
-                    "Further failures are counted in /diagnostics",
-                )
-
-    def _drop(self, error: Exception) -> None:
-        """Count a frame that gets no result; log why, once for each cause."""
-        cause = cause_of(error)
-        if isinstance(error, DeviceLostError):
-            self._give_up(error)
-        self._statistics.count_dropped(cause)
-        self._warn(
-            cause,
-            f"dropped a frame ({cause}): {explained(error)}. "
-            "Further ones are counted in /diagnostics",
-        )
-
     def _give_up(self, error: DeviceLostError) -> None:
         """Become unconfigured; called in the engine's thread for each frame that failed so."""
         engine = self._engine
@@ -289,7 +241,7 @@ class ClassifierNode(LifecycleNode):
                 self._settings,
                 on_message=self._on_message,
                 on_frame=self._on_frame,
-                on_error=self._drop,
+                on_error=self._delivery.drop,
             )
 
     def _unsubscribe(self) -> None:
@@ -332,8 +284,11 @@ class ClassifierNode(LifecycleNode):
     def _on_applied(self, classifier: Classifier) -> None:
         self._model_status.problem = ""
         self._report_model(classifier.model)
-        if self._outputs is not None and self._outputs.active:
-            self._outputs.announce(classifier)
+        try:
+            if self._outputs is not None and self._outputs.active:
+                self._outputs.announce(classifier)
+        except Exception as error:  # the next result announces it again
+            self._log_failure("cannot announce the model", error)
 
     def _on_failed(self, problem: str) -> None:
         self._model_status.problem = problem
