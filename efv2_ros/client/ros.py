@@ -27,14 +27,18 @@ def ros_context() -> Iterator[Context]:
     Raises:
         RosError: The middleware does not start.
     """
-    os.environ.update(image_profile(os.environ))
+    profile = image_profile(os.environ)
+    os.environ.update(profile)
     context = Context()
     try:
-        rclpy.init(args=[], context=context, signal_handler_options=SignalHandlerOptions.NO)
-    except Exception as error:  # rclpy's RCLError, which Humble does not export, among others
-        reason = str(error).partition("\n")[0]
-        raise RosError(f"ROS 2 does not start: {reason}") from error
-    try:
+        try:
+            rclpy.init(args=[], context=context, signal_handler_options=SignalHandlerOptions.NO)
+        except Exception as error:  # rclpy's RCLError, which Humble does not export, among others
+            reason = str(error).partition("\n")[0]
+            raise RosError(f"ROS 2 does not start: {reason}") from error
         yield context
     finally:
-        context.try_shutdown()
+        if context.ok():
+            context.try_shutdown()
+        for name in profile:
+            os.environ.pop(name, None)

@@ -1,6 +1,7 @@
 """How the nodes end: SIGINT and SIGTERM, in every state and however often they come."""
 
 import fcntl
+import hashlib
 import os
 import signal
 import subprocess
@@ -147,7 +148,8 @@ def test_a_signal_ends_the_download_of_another_model(
 def test_a_signal_ends_the_wait_for_another_process_that_downloads(
     start, server, download, tmp_path, number
 ):
-    part = tmp_path / "cache" / "efv2_ros" / "models" / "mine.onnx.part"
+    key = hashlib.sha256(server.url("mine.onnx").encode()).hexdigest()[:16]
+    part = tmp_path / "cache" / "efv2_ros" / "models" / key / "mine.onnx.part"
     part.parent.mkdir(parents=True)
     with part.open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
