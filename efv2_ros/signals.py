@@ -56,6 +56,12 @@ def interruptible() -> Iterator[None]:
         yield
 
 
+def ignore_signals() -> None:
+    """Ignore SIGINT and SIGTERM from now on: the process is about to end, and tidily."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 @contextmanager
 def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[dict[int, Any]]:
     """Handle both signals, except those that are ignored; yields the handlers before."""

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import signal
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,6 +23,15 @@ def own_cache(tmp_path, monkeypatch):
     """Models are looked for in places that belong to the test."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("EFV2_MODEL_DIR", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def own_signals():
+    """A command that was interrupted in this process ignores signals: it would have ended."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

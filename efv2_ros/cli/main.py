@@ -23,7 +23,7 @@ from efv2_ros.cli.record_demo import record_demo
 from efv2_ros.cli.replay import replay
 from efv2_ros.cli.report import report
 from efv2_ros.errors import Efv2Error
-from efv2_ros.signals import interruptible
+from efv2_ros.signals import ignore_signals, interruptible
 from efv2_ros.vision.frame import FrameError
 
 
@@ -45,6 +45,7 @@ class _Group(click.Group):
                 raise  # the reader of the output has closed it; click ends the process
             raise click.ClickException(_sentence(error)) from error
         except (KeyboardInterrupt, click.Abort):
+            ignore_signals()
             messages.print("interrupted")
             ctx.exit(INTERRUPTED)
 
