@@ -58,16 +58,24 @@ def interruptible() -> Iterator[None]:
 
 def ignore_signals() -> None:
     """Ignore SIGINT and SIGTERM from now on: the process is about to end, and tidily."""
-    for number in STOP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+    if _is_main_thread():
+        for number in STOP_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 @contextmanager
 def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[dict[int, Any]]:
     """Handle both signals, except those that are ignored; yields the handlers before."""
-    is_main = threading.current_thread() is threading.main_thread()
     found: dict[int, Any] = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    before = {number: each for number, each in found.items() if is_main and each != signal.SIG_IGN}
+    before = {
+        number: each
+        for number, each in found.items()
+        if _is_main_thread() and each != signal.SIG_IGN
+    }
     try:
         for number in before:
             signal.signal(number, handler)
