@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from efv2_ros.classify.postprocess import Prediction
 from efv2_ros.vision.frame import Frame
-from efv2_ros.vision.pixels import FORMATS, pixel_format, view
+from efv2_ros.vision.pixels import PIXEL_FORMATS, pixel_format, view
 
 
 def source(frame: Frame) -> NDArray[np.uint8]:
@@ -36,7 +36,7 @@ def to_nv12(
     bgr: NDArray[np.uint8] = image
     if encoding == "jpeg":
         bgr = np.asarray(cv2.imdecode(image, cv2.IMREAD_COLOR), np.uint8)
-    elif (code := FORMATS[encoding].to_bgr) is not None:
+    elif (code := PIXEL_FORMATS[encoding].to_bgr) is not None:
         bgr = np.asarray(cv2.cvtColor(image, code), np.uint8)
     resized = cv2.resize(bgr, (width, height), interpolation=cv2.INTER_LINEAR)
     i420 = cv2.cvtColor(resized, cv2.COLOR_BGR2YUV_I420).reshape(-1)

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from efv2_ros.vision.compressed import REDUCTIONS, FileHeader, decode, read_header
 from efv2_ros.vision.frame import Frame, FrameError
 from efv2_ros.vision.geometry import Fit, Roi, fit_axes
-from efv2_ros.vision.pixels import COMPRESSED, FORMATS, PixelFormat, pixel_format, view
-from efv2_ros.vision.plan import NEUTRAL, Plan
+from efv2_ros.vision.pixels import COMPRESSED, PIXEL_FORMATS, PixelFormat, pixel_format, view
+from efv2_ros.vision.plane_writer import NEUTRAL, PlaneWriter
 from efv2_ros.vision.planes import Nv12Planes
 from efv2_ros.vision.turbojpeg import JpegDecoder
 
@@ -38,7 +38,7 @@ InputRange = Literal["auto", "full", "limited"]
 _PADDING: dict[Range, int] = {"full": 127, "limited": 125}
 """Y of the letterbox's grey, RGB 127: 16 + 127 * 219 / 255 = 125.07 in limited range."""
 
-_MAX_PLANS = 8
+_MAX_WRITERS = 8
 """Image sizes remembered at once; a camera has one."""
 
 
@@ -119,7 +119,7 @@ class Nv12Converter:
         self._antialias = antialias
         self._jpeg = JpegDecoder()
         self._checked: Nv12Planes | None = None
-        self._plans: dict[tuple[PixelFormat, int, int, int], Plan] = {}
+        self._writers: dict[tuple[PixelFormat, int, int, int], PlaneWriter] = {}
 
     def convert(self, frame: Frame) -> NDArray[np.uint8]:
         """Converts one frame into a new array of shape (height * 3 // 2, width), uint8.
@@ -169,19 +169,19 @@ class Nv12Converter:
         )
         if picture is not None:
             layout = PixelFormat("planar", 1, None, shared=picture.shared)
-            plan = self._plan(layout, (header.width, header.height), reduction)
-            planes = self._picture(plan, out)
-            plan.write_planes(picture.planes, planes)
+            writer = self._writer(layout, (header.width, header.height), reduction)
+            planes = self._picture(writer, out)
+            writer.write_planes(picture.planes, planes)
             self._match_range(planes, "full")
             return
         image = decode(data, header, reduction)
         size = (header.width, header.height)
         if image.shape[1] != -(-size[0] // reduction):  # EXIF turned it by 90 degrees
             size = (header.height, header.width)
-        pixels = FORMATS["bgr8"]
-        plan = self._plan(pixels, size, reduction)
-        planes = self._picture(plan, out)
-        plan.write(image, planes)
+        pixels = PIXEL_FORMATS["bgr8"]
+        writer = self._writer(pixels, size, reduction)
+        planes = self._picture(writer, out)
+        writer.write(image, planes)
         self._match_range(planes, "full")
 
     def _reduction(self, header: FileHeader) -> int:
@@ -203,9 +203,9 @@ class Nv12Converter:
     def _convert_raw(self, frame: Frame, out: Nv12Planes) -> None:
         pixels = pixel_format(frame)
         rows = view(frame, pixels)
-        plan = self._plan(pixels, (frame.width, frame.height))
-        planes = self._picture(plan, out)
-        plan.write(rows, planes, frame.is_bigendian)
+        writer = self._writer(pixels, (frame.width, frame.height))
+        planes = self._picture(writer, out)
+        writer.write(rows, planes, frame.is_bigendian)
         self._match_range(planes, self._source_range(pixels))
 
     def _source_range(self, pixels: PixelFormat) -> Range:
@@ -215,20 +215,22 @@ class Nv12Converter:
             return self._input_range
         return self._nv12_range if pixels.kind == "yuv420" else "limited"
 
-    def _plan(self, pixels: PixelFormat, size: tuple[int, int], reduction: int = 1) -> Plan:
+    def _writer(
+        self, pixels: PixelFormat, size: tuple[int, int], reduction: int = 1
+    ) -> PlaneWriter:
         key = (pixels, *size, reduction)
-        plan = self._plans.get(key)
-        if plan is None:
+        writer = self._writers.get(key)
+        if writer is None:
             axes = fit_axes(self._fit, size, self._size, self._crop_pct, self._roi)
-            plan = Plan(axes, size, pixels, reduction, self._antialias)
-            if len(self._plans) == _MAX_PLANS:
-                del self._plans[next(iter(self._plans))]
-            self._plans[key] = plan
-        return plan
+            writer = PlaneWriter(axes, size, pixels, reduction, self._antialias)
+            if len(self._writers) == _MAX_WRITERS:
+                del self._writers[next(iter(self._writers))]
+            self._writers[key] = writer
+        return writer
 
-    def _picture(self, plan: Plan, out: Nv12Planes) -> Nv12Planes:
+    def _picture(self, writer: PlaneWriter, out: Nv12Planes) -> Nv12Planes:
         """Paints `out` grey if it needs padding, and returns the picture's part of it."""
-        x, y = plan.x, plan.y
+        x, y = writer.x, writer.y
         if (x.samples, y.samples) == self._size:
             return out
         out.y.fill(_PADDING[self._nv12_range])
