@@ -1,4 +1,4 @@
-"""Pictures to work on: smooth with a little noise, so that their JPEGs are as large as photos'."""
+"""Synthetic frames for benchmarks: smooth with some noise, so JPEGs are as large as photos."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from efv2_ros.vision.pixels import PIXEL_FORMATS
 
 
 def picture(encoding: str, width: int, height: int) -> Frame:
-    """A frame of this encoding, a raw one or `jpeg`, with unpadded rows; always the same."""
+    """Return a deterministic frame of a raw encoding, with unpadded rows, or of `jpeg`."""
     header = Header(frame_id="camera")
     if encoding == "jpeg":
         file = cv2.imencode(".jpg", _smooth(height, width, 3))[1]

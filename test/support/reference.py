@@ -173,8 +173,10 @@ def half_positions(places, divisor):
 
 def is_luma_first(xs, ys):
     """Whether an antialiased RGB picture is converted to Y before Y is sampled."""
-    pixels = (xs[-1] - xs[0]) * (ys[-1] - ys[0]) / used_rows(ys)[1]
-    return shrinks(xs) and shrinks(ys) and pixels < 600_000
+    if not (shrinks(xs) and shrinks(ys)):
+        return False
+    width, height = (len(each) * (each[1] - each[0]) for each in (xs, ys))
+    return width * height / used_rows(ys)[1] <= 400_000
 
 
 def sampled_rgb(rgb, where, sample=bilinear):

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from efv2_ros.vision import turbojpeg
 from efv2_ros.vision.frame import Frame, FrameError, Header
+from efv2_ros.vision.geometry import Window, fit_axes
 from efv2_ros.vision.nv12 import Nv12Converter, Roi, check
 from efv2_ros.vision.pixels import COMPRESSED, PIXEL_FORMATS
 from efv2_ros.vision.planes import Nv12Planes
@@ -455,7 +456,9 @@ def noise_frame(encoding, width, height):
 
 
 @both_samplings
-@pytest.mark.parametrize("size", [(672, 560), (448, 448), (896, 200), (200, 896)], ids=str)
+@pytest.mark.parametrize(
+    "size", [(672, 560), (448, 448), (896, 200), (200, 896), (448, 1400)], ids=str
+)
 @pytest.mark.parametrize("encoding", ["bgr8", "mono8", "mono16", "nv12", "nv21", "yuv422"])
 def test_every_pixel_counts_as_it_should(encoding, size, antialias):
     """Noise tells samples apart that a smooth picture does not; stretched, the phase is exact."""
@@ -465,6 +468,35 @@ def test_every_pixel_counts_as_it_should(encoding, size, antialias):
     assert_close(
         converter.convert(frame), expected(sampled(where, SAMPLING[antialias]), where), 2.6
     )
+
+
+@pytest.mark.parametrize(
+    ("fit", "size", "stride"),
+    [
+        ("crop", (640, 480), 1),
+        ("crop", (1280, 720), 1),
+        ("crop", (1920, 1080), 2),
+        ("crop", (3840, 2160), 4),
+        # Samples begin at the picture's edge, where the middle of two rows is not a row.
+        ("stretch", (1920, 1080), 1),
+        ("letterbox", (1920, 1080), 3),
+    ],
+)
+def test_only_as_many_rows_are_read_as_are_needed(fit, size, stride):
+    """Noise in the rows between does not show; in a row that is read it does."""
+    y = fit_axes(fit, size, (224, 224), 0.95, None)[1]
+    window = Window.of(y, antialias=True, may_stride=True)
+    assert window.stride == stride
+    image = np.full(size[::-1], 100, np.uint8)
+    converter = Nv12Converter(fit=fit)
+    flat = converter.convert(frame_of("mono8", image, *size))
+    read = np.zeros(size[1], bool)
+    read[window.part] = True
+    noise = np.random.default_rng(0).integers(0, 256, image.shape, np.uint8)
+    between = np.where(read[:, np.newaxis], image, noise)
+    assert np.array_equal(converter.convert(frame_of("mono8", between, *size)), flat)
+    image[window.first + 9 * stride] = 200
+    assert not np.array_equal(converter.convert(frame_of("mono8", image, *size)), flat)
 
 
 @pytest.mark.parametrize("encoding", ["bgr8", "nv12", "yuv422_yuy2"])
