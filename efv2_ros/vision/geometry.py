@@ -1,7 +1,7 @@
-"""Which source pixels feed which output pixels: crop, letterbox or stretch, exact to a fraction.
+"""Geometry of crop, letterbox and stretch, and resizing with sub-pixel accuracy.
 
-Positions count pixel edges: pixel `i` covers `[i, i + 1)`, so its centre lies at `i + 0.5`. In
-these coordinates a plane of half the resolution (chroma, a reduced JPEG) is a division by two.
+Positions are those of pixel edges: pixel `i` covers `[i, i + 1)`, its centre is `i + 0.5`. To get
+the position in a plane of half the resolution (chroma, a reduced JPEG), divide by two.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ from numpy.typing import NDArray
 from efv2_ros.vision.frame import FrameError
 
 Fit = Literal["crop", "letterbox", "stretch"]
-"""`crop`: timm's evaluation crop; `letterbox`: grey bars around it all; `stretch`: distorted."""
+"""`crop`: timm's evaluation crop; `letterbox`: whole picture between grey bars; `stretch`: whole
+picture, aspect ratio changed."""
 
 _MAX_PHASE_ERROR = 1 / 30
-"""Source pixels; on an edge of 30 levels a pixel that is one level."""
+"""In used source pixels. On an edge of 30 levels per pixel, this is an error of one level."""
 
 _MAX_SKIP = 1024
-"""Output samples computed and thrown away at most, to hit an exact phase."""
+"""Maximum number of samples that are computed and discarded to start with an exact phase."""
 
 
 class Roi(NamedTuple):
-    """The part of the source image to look at, in its pixels."""
+    """Region of interest: the part of the source image to use, in pixels."""
 
     x: int
     y: int
@@ -36,10 +37,10 @@ class Roi(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Roi:
-        """Read `x,y,width,height`.
+        """Parse `x,y,width,height`.
 
         Raises:
-            ValueError: The text is something else, or no part of any image.
+            ValueError: The text has another form, or the region is empty or begins outside.
         """
         try:
             x, y, width, height = (int(part) for part in text.split(","))
@@ -51,15 +52,15 @@ class Roi(NamedTuple):
 
 
 class Axis(NamedTuple):
-    """One axis of the mapping: output sample `start + i` looks at `offset + (i + 0.5) * step`.
+    """Mapping of one axis: output sample `start + i` shows position `offset + (i + 0.5) * step`.
 
     Attributes:
         step: Source pixels per output sample.
         offset: Source position of the first sample's left edge.
         samples: Samples that show the picture; the rest of the output is padding.
-        start: Index of the first of them in the output.
-        lower: First source pixel of the picture; what lies before is not looked at.
-        upper: One past its last.
+        start: Index of the first of these samples in the output.
+        lower: First source pixel of the picture; pixels before it are not read.
+        upper: Index after the last source pixel of the picture.
     """
 
     step: float
@@ -70,7 +71,7 @@ class Axis(NamedTuple):
     upper: int
 
     def between_planes(self, source: int, output: int) -> Axis:
-        """The same mapping between planes with `1/source` and `1/output` of the resolution."""
+        """Return the same mapping for planes with `1/source` and `1/output` of the resolution."""
         return Axis(
             self.step * output / source,
             self.offset / source,
@@ -84,11 +85,11 @@ class Axis(NamedTuple):
 def fit_axes(
     fit: Fit, source: tuple[int, int], target: tuple[int, int], crop_pct: float, roi: Roi | None
 ) -> tuple[Axis, Axis]:
-    """Maps a picture onto the model's input.
+    """Compute the mapping from a picture to the model's input.
 
     `crop` is what timm's `transforms_imagenet_eval` does with `crop_mode="center"`: the short side
     becomes `floor(size / crop_pct)`, the long side follows, the centre is cut out. `letterbox`
-    keeps its content on even positions, so no chroma sample mixes picture and padding.
+    keeps its content on even positions, so that no chroma sample mixes picture and padding.
 
     Args:
         fit: How the picture fills the output.
@@ -123,7 +124,7 @@ def fit_axes(
 def _timm_resize(
     source: tuple[int, int], target: tuple[int, int], crop_pct: float
 ) -> tuple[int, int]:
-    """The size before the centre crop: torchvision's `Resize`, or timm's `ResizeKeepRatio`."""
+    """Return the size before the centre crop: torchvision's `Resize`, timm's `ResizeKeepRatio`."""
     width, height = source
     scaled = tuple(math.floor(side / crop_pct) for side in target)
     if scaled[0] == scaled[1]:

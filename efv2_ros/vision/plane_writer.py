@@ -1,4 +1,4 @@
-"""How frames of one size and layout are written into NV12 planes, set up once and then reused."""
+"""Writer of frames of one size and pixel format into NV12 planes."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ NEUTRAL = 128
 """U and V of grey."""
 
 _DEMOSAIC_MARGIN = 2
-"""Pixels beyond a window that bilinear demosaicing of the window's own pixels looks at."""
+"""Pixels around a window that bilinear demosaicing of the window needs."""
 
 _MAX_GREY_PIXELS = 400_000
-"""Pixels up to which converting all of them to Y takes less time than resizing all colours finely.
-Measured on x86-64 with OpenCV 4.5 and 4.11."""
+"""Up to this many pixels, converting all of them to Y takes less time than resizing three colours
+to twice the output's size. Measured on x86-64 with OpenCV 4.5 and 4.11."""
 
 _COLOURS = {
     PIXEL_FORMATS["bgr8"]: (cv2.COLOR_BGR2GRAY, cv2.COLOR_BGR2YCrCb),
@@ -29,17 +29,19 @@ _COLOURS = {
     PIXEL_FORMATS["bgra8"]: (cv2.COLOR_BGRA2GRAY, cv2.COLOR_BGR2YCrCb),
     PIXEL_FORMATS["rgba8"]: (cv2.COLOR_RGBA2GRAY, cv2.COLOR_RGB2YCrCb),
 }
-"""OpenCV's conversions to Y and to Y, V, U; the latter ignores a fourth channel."""
+"""OpenCV's conversions to Y, and to Y, V, U; the second ignores a fourth channel."""
 
 
 class PlaneWriter:
-    """Everything about one image size and layout that stays the same from frame to frame.
+    """Writer for one image size and pixel format; geometry and buffers are set up once.
+
+    Not thread-safe: it owns its scratch buffers.
 
     Args:
         axes: The horizontal and the vertical mapping from the image to the output.
         size: Width and height of the image.
-        pixels: Layout of its pixels.
-        reduction: Factor by which the image has been shrunk since its size was told.
+        pixels: Pixel format of the image.
+        reduction: Factor by which the decoder shrinks the image; 1 if it does not.
         antialias: Take means where the picture shrinks.
     """
 
@@ -80,11 +82,11 @@ class PlaneWriter:
     def write(
         self, rows: NDArray[np.uint8], planes: Nv12Planes, is_bigendian: bool = False
     ) -> None:
-        """Writes a frame's rows, in the frame's own range of Y, U and V.
+        """Write a frame; Y, U and V keep the frame's range.
 
         Args:
-            rows: What `pixels.view` makes of the frame.
-            planes: The picture's part of the output.
+            rows: The frame's pixels, as `pixels.view` returns them.
+            planes: Part of the output that shows the picture.
             is_bigendian: Byte order of 16-bit samples.
         """
         match self._pixels.kind:
@@ -95,7 +97,7 @@ class PlaneWriter:
             case "mono":
                 self.write_planes((rows,), planes)
             case "mono16":
-                # The high byte, as libpng's and so OpenCV's 16-to-8-bit conversion keeps.
+                # Keep the high byte, as libpng and OpenCV do when they reduce 16 bits to 8.
                 np.copyto(planes.y, self._luma(rows, 0 if is_bigendian else 1))
                 planes.uv.fill(NEUTRAL)
             case "yuv422":
@@ -106,7 +108,7 @@ class PlaneWriter:
                 self._write_yuv420(rows, planes)
 
     def write_planes(self, source: tuple[NDArray[np.uint8], ...], planes: Nv12Planes) -> None:
-        """Writes Y and, unless the frame is grey, U and V: planes of shape (height, width)."""
+        """Write the planes Y or Y, U, V of a frame, uint8 of shape (height, width)."""
         np.copyto(planes.y, self._luma(source[0]))
         if len(source) == 1:
             planes.uv.fill(NEUTRAL)
