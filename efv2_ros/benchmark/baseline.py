@@ -1,4 +1,4 @@
-"""The recipes of the Model Zoo's samples, written anew: what this package is compared with."""
+"""Baselines of the benchmark: what the Model Zoo's samples do, written from scratch."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from numpy.typing import NDArray
 
 from efv2_ros.classify.postprocess import Prediction
 from efv2_ros.vision.frame import Frame
-from efv2_ros.vision.pixels import FORMATS, pixel_format, view
+from efv2_ros.vision.pixels import PIXEL_FORMATS, pixel_format, view
 
 
 def source(frame: Frame) -> NDArray[np.uint8]:
-    """What the recipe is given: a raw frame's pixels as OpenCV wants them, or a file's bytes."""
+    """Return the input of `to_nv12`: a raw frame's pixels for OpenCV, or a JPEG file's bytes."""
     return frame.data if frame.encoding == "jpeg" else view(frame, pixel_format(frame))
 
 
 def to_nv12(
     image: NDArray[np.uint8], encoding: str, width: int = 224, height: int = 224
 ) -> NDArray[np.uint8]:
-    """Stretch an image to NV12: all of it to BGR, then resize, then convert and interleave.
+    """Convert a whole image to BGR, stretch it, convert that to NV12.
 
-    Limited-range BT.601, each chroma sample that of the top left of its four pixels: what
-    OpenCV's BGR2YUV_I420 makes.
+    The colours are limited-range BT.601, and each chroma sample is that of the top left one of
+    four pixels, because OpenCV's BGR2YUV_I420 computes this.
 
     Args:
-        image: uint8, a `source` of the encoding.
-        encoding: As in a Frame.
-        width: Of the result, even.
-        height: Of the result, even.
+        image: uint8, as `source` returns it.
+        encoding: The frame's encoding.
+        width: Width of the result, even.
+        height: Height of the result, even.
 
     Returns:
         uint8, shape (height * 3 / 2, width).
@@ -36,7 +36,7 @@ def to_nv12(
     bgr: NDArray[np.uint8] = image
     if encoding == "jpeg":
         bgr = np.asarray(cv2.imdecode(image, cv2.IMREAD_COLOR), np.uint8)
-    elif (code := FORMATS[encoding].to_bgr) is not None:
+    elif (code := PIXEL_FORMATS[encoding].to_bgr) is not None:
         bgr = np.asarray(cv2.cvtColor(image, code), np.uint8)
     resized = cv2.resize(bgr, (width, height), interpolation=cv2.INTER_LINEAR)
     i420 = cv2.cvtColor(resized, cv2.COLOR_BGR2YUV_I420).reshape(-1)
@@ -48,7 +48,7 @@ def to_nv12(
 
 
 def top_k(logits: NDArray[np.float32], k: int = 5) -> Prediction:
-    """Softmax of all logits, float32 of shape (classes,), and a sort of them all."""
+    """Compute softmax of all logits (float32, shape (classes,)), sort all, return the best `k`."""
     exponentials = np.exp(logits - np.max(logits))
     scores = exponentials / np.sum(exponentials)
     best = np.argsort(scores)[::-1][:k]

@@ -1,4 +1,4 @@
-"""Pictures to work on: smooth with a little noise, so that their JPEGs are as large as photos'."""
+"""Synthetic frames for benchmarks: smooth with some noise, so JPEGs are as large as photos."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from efv2_ros.vision.frame import Frame, Header
-from efv2_ros.vision.pixels import FORMATS
+from efv2_ros.vision.pixels import PIXEL_FORMATS
 
 
 def picture(encoding: str, width: int, height: int) -> Frame:
-    """A frame of this encoding, a raw one or `jpeg`, with unpadded rows; always the same."""
+    """Return a deterministic frame of a raw encoding, with unpadded rows, or of `jpeg`."""
     header = Header(frame_id="camera")
     if encoding == "jpeg":
         file = cv2.imencode(".jpg", _smooth(height, width, 3))[1]
         return Frame(header, encoding, np.asarray(file, np.uint8).reshape(-1))
-    pixels = FORMATS[encoding]
+    pixels = PIXEL_FORMATS[encoding]
     rows = height * 3 // 2 if pixels.kind == "yuv420" else height
     data = _smooth(rows, width, pixels.channels).reshape(-1)
     return Frame(header, encoding, data, height, width, width * pixels.channels)

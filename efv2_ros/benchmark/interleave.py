@@ -1,4 +1,4 @@
-"""Functions timed against each other call by call, so that a machine's moods meet them all."""
+"""Interleaved timing: functions are called in turn, so that a busy machine slows all of them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def interleaved(
     fewest: int = 3,
     prepare: Callable[[Any], Any] = lambda value: value,
 ) -> NDArray[np.float64]:
-    """Time contenders in turn until time is up; each call gets the next input, over and over.
+    """Time functions in turn. Each call gets the next input; after the last, the first again.
 
     Args:
-        contenders: Who is timed. Each is called once before.
-        inputs: What they are given; many, for caches that do not know them.
-        seconds: How long.
-        fewest: Rounds, however long they take.
-        prepare: Makes what a call is given from an input, outside the time.
+        contenders: Functions to time. Each is called once before the first measurement.
+        inputs: Inputs of the calls. Many large ones measure without caches.
+        seconds: Duration of the measurement.
+        fewest: Minimum number of rounds, even if they take longer than `seconds`.
+        prepare: Makes a call's argument from an input; this time is not measured.
 
     Returns:
         Milliseconds, float64, shape (contenders, rounds).
@@ -38,7 +38,7 @@ def interleaved(
     while len(rounds) < fewest or time.perf_counter() < end:
         durations = [0.0] * count
         for place in range(count):
-            # Nobody always comes after the same neighbour's use of the caches.
+            # Rotate the order: no function always finds the caches as the same other left them.
             turn = (place + len(rounds)) % count
             value = prepare(inputs[calls % len(inputs)])
             calls += 1

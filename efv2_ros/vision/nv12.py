@@ -1,13 +1,13 @@
-"""Any frame to the model's NV12 input: resize first, convert the small image.
+"""Conversion of camera frames to the model's NV12 input.
 
 NV12 is a full-resolution Y plane followed by one plane of interleaved U, V at half the resolution.
 The colours are those of BT.601, R, G, B in 0..255 (JFIF 1.02):
 
     Y = 0.299 R + 0.587 G + 0.114 B,    U = (B - Y) / 1.772 + 128,    V = (R - Y) / 1.402 + 128
 
-in full range, averaged over 2x2 pixels for U and V. Limited range squeezes Y to 16..235 and U, V
-to 16..240. The BPU's models want full range; OpenCV's own conversion to NV12's sibling I420 makes
-limited range with the chroma of one pixel in four, and is not used.
+in full range; U and V stand for 2x2 pixels. Limited range scales Y to 16..235, U and V to 16..240.
+The BPU's models expect full range. OpenCV's BGR2YUV_I420 is not used: it computes limited range,
+and takes the chroma of one pixel in four.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from efv2_ros.vision.compressed import REDUCTIONS, FileHeader, decode, read_header
 from efv2_ros.vision.frame import Frame, FrameError
 from efv2_ros.vision.geometry import Fit, Roi, fit_axes
-from efv2_ros.vision.pixels import COMPRESSED, FORMATS, PixelFormat, pixel_format, view
-from efv2_ros.vision.plan import NEUTRAL, Plan
+from efv2_ros.vision.pixels import COMPRESSED, PIXEL_FORMATS, PixelFormat, pixel_format, view
+from efv2_ros.vision.plane_writer import NEUTRAL, PlaneWriter
 from efv2_ros.vision.planes import Nv12Planes
 from efv2_ros.vision.turbojpeg import JpegDecoder
 
@@ -33,17 +33,17 @@ Range = Literal["full", "limited"]
 """Y in 0..255, or in 16..235."""
 
 InputRange = Literal["auto", "full", "limited"]
-"""Range of a camera's own YUV; `auto` goes by the encoding."""
+"""Range of the YUV that a camera sends; `auto` decides by the encoding."""
 
 _PADDING: dict[Range, int] = {"full": 127, "limited": 125}
 """Y of the letterbox's grey, RGB 127: 16 + 127 * 219 / 255 = 125.07 in limited range."""
 
-_MAX_PLANS = 8
-"""Image sizes remembered at once; a camera has one."""
+_MAX_WRITERS = 8
+"""Maximum number of image sizes whose buffers are kept; a camera has one size."""
 
 
 def check(frame: Frame) -> None:
-    """Checks what can be checked without touching the pixels, in microseconds.
+    """Check a frame without reading its pixels; takes microseconds.
 
     Raises:
         FrameError: As `Nv12Converter.convert`, except for `roi` and files that look right but
@@ -56,33 +56,34 @@ def check(frame: Frame) -> None:
 
 
 class Nv12Converter:
-    """Turns frames of any supported encoding and size into NV12 of one size.
+    """Converter of frames of any supported encoding and size to NV12 of one size.
 
-    The picture is sampled bilinearly, with pixel centres aligned as everywhere (OpenCV, PIL,
-    torch); see `antialias` for pictures that shrink. YUV sources keep their own samples: chroma,
-    taken to lie in the middle of the pixels that share it, is sampled for itself. It may be off
-    by up to half a sample of its own where a crop starts between two of them; luma and RGB are
-    exact to 1/30 of a source pixel.
+    Sampling is bilinear, with pixel centres aligned as in OpenCV, PIL and torch; see `antialias`
+    for pictures that shrink. Planes of YUV sources are resized separately. A chroma sample is
+    taken to lie in the middle of the pixels that share it, and may be shifted by up to half a
+    chroma sample if a crop starts between two of them. Luma and RGB are exact to 1/30 of a source
+    pixel; where only every k-th row is read, to 1/30 of k rows.
 
-    Not thread-safe: use one for each worker. Memory and geometry are set up on the first frame of
-    a size and reused.
+    Not thread-safe: use one converter per worker. Memory and geometry are set up on the first
+    frame of a size and reused.
 
     Args:
         width: Output width, even.
         height: Output height, even.
-        fit: How a picture fills the output.
+        fit: How the picture fills the output.
         crop_pct: Share of the resized picture that `fit="crop"` keeps, in (0, 1].
-        roi: Part of each image to use, as if it were all there is. A compressed photo's is in the
+        roi: Part of each image to use; pixels outside are never read. For compressed photos, in
             pixels of the upright picture.
-        nv12_range: What the model was compiled for.
-        input_range: Range of YUV frames. `auto` takes nv12 and nv21 to be in the model's range
-            already, so that they pass through, as D-Robotics' own nodes do, and the rest to be
-            limited, V4L2's default for YCbCr.
-        antialias: Where the picture shrinks, sample it twice as finely and take means. Off, a
-            sample looks at 2x2 pixels however many it stands for, as `cv2.resize` does.
+        nv12_range: Range that the model was compiled for.
+        input_range: Range of YUV frames. `auto` assumes that nv12 and nv21 already have the
+            model's range, as D-Robotics' nodes do, and that other YUV is limited, V4L2's default
+            for YCbCr.
+        antialias: Where the picture shrinks, take two samples per output pixel and axis, and
+            average them. If False, an output pixel depends on 2x2 source pixels only, as with
+            `cv2.resize`.
 
     Raises:
-        ValueError: An argument is out of its range.
+        ValueError: An argument is out of range.
     """
 
     def __init__(
@@ -119,10 +120,10 @@ class Nv12Converter:
         self._antialias = antialias
         self._jpeg = JpegDecoder()
         self._checked: Nv12Planes | None = None
-        self._plans: dict[tuple[PixelFormat, int, int, int], Plan] = {}
+        self._writers: dict[tuple[PixelFormat, int, int, int], PlaneWriter] = {}
 
     def convert(self, frame: Frame) -> NDArray[np.uint8]:
-        """Converts one frame into a new array of shape (height * 3 // 2, width), uint8.
+        """Convert one frame to a new array of shape (height * 3 // 2, width), uint8.
 
         Raises:
             FrameError: As `convert_into`.
@@ -133,14 +134,14 @@ class Nv12Converter:
         return nv12
 
     def convert_into(self, frame: Frame, out: Nv12Planes) -> None:
-        """Converts one frame to where it is wanted, as in an accelerator's memory.
+        """Convert one frame into existing memory, such as an accelerator's.
 
         Args:
             frame: The frame; only read.
             out: Where to write; planes of the output's size.
 
         Raises:
-            FrameError: The frame is not a picture this class can read, or `roi` lies outside it.
+            FrameError: The frame cannot be read as a picture, or `roi` lies outside it.
             ValueError: `out` has the wrong shape, type or layout.
         """
         if out is not self._checked:
@@ -169,25 +170,26 @@ class Nv12Converter:
         )
         if picture is not None:
             layout = PixelFormat("planar", 1, None, shared=picture.shared)
-            plan = self._plan(layout, (header.width, header.height), reduction)
-            planes = self._picture(plan, out)
-            plan.write_planes(picture.planes, planes)
+            writer = self._writer(layout, (header.width, header.height), reduction)
+            planes = self._picture(writer, out)
+            writer.write_planes(picture.planes, planes)
             self._match_range(planes, "full")
             return
         image = decode(data, header, reduction)
         size = (header.width, header.height)
         if image.shape[1] != -(-size[0] // reduction):  # EXIF turned it by 90 degrees
             size = (header.height, header.width)
-        pixels = FORMATS["bgr8"]
-        plan = self._plan(pixels, size, reduction)
-        planes = self._picture(plan, out)
-        plan.write(image, planes)
+        pixels = PIXEL_FORMATS["bgr8"]
+        writer = self._writer(pixels, size, reduction)
+        planes = self._picture(writer, out)
+        writer.write(image, planes)
         self._match_range(planes, "full")
 
     def _reduction(self, header: FileHeader) -> int:
-        """The most a JPEG can shrink while decoding and still be no smaller than the output.
+        """Return the largest factor by which a JPEG may shrink while it is decoded.
 
-        A region must start on a whole reduced pixel, or it would shift.
+        The result must not be smaller than the output. A region must start on a whole pixel of
+        the reduced picture, or it would be shifted.
         """
         if not header.is_jpeg:
             return 1
@@ -203,9 +205,9 @@ class Nv12Converter:
     def _convert_raw(self, frame: Frame, out: Nv12Planes) -> None:
         pixels = pixel_format(frame)
         rows = view(frame, pixels)
-        plan = self._plan(pixels, (frame.width, frame.height))
-        planes = self._picture(plan, out)
-        plan.write(rows, planes, frame.is_bigendian)
+        writer = self._writer(pixels, (frame.width, frame.height))
+        planes = self._picture(writer, out)
+        writer.write(rows, planes, frame.is_bigendian)
         self._match_range(planes, self._source_range(pixels))
 
     def _source_range(self, pixels: PixelFormat) -> Range:
@@ -215,20 +217,22 @@ class Nv12Converter:
             return self._input_range
         return self._nv12_range if pixels.kind == "yuv420" else "limited"
 
-    def _plan(self, pixels: PixelFormat, size: tuple[int, int], reduction: int = 1) -> Plan:
+    def _writer(
+        self, pixels: PixelFormat, size: tuple[int, int], reduction: int = 1
+    ) -> PlaneWriter:
         key = (pixels, *size, reduction)
-        plan = self._plans.get(key)
-        if plan is None:
+        writer = self._writers.get(key)
+        if writer is None:
             axes = fit_axes(self._fit, size, self._size, self._crop_pct, self._roi)
-            plan = Plan(axes, size, pixels, reduction, self._antialias)
-            if len(self._plans) == _MAX_PLANS:
-                del self._plans[next(iter(self._plans))]
-            self._plans[key] = plan
-        return plan
+            writer = PlaneWriter(axes, size, pixels, reduction, self._antialias)
+            if len(self._writers) == _MAX_WRITERS:
+                del self._writers[next(iter(self._writers))]
+            self._writers[key] = writer
+        return writer
 
-    def _picture(self, plan: Plan, out: Nv12Planes) -> Nv12Planes:
-        """Paints `out` grey if it needs padding, and returns the picture's part of it."""
-        x, y = plan.x, plan.y
+    def _picture(self, writer: PlaneWriter, out: Nv12Planes) -> Nv12Planes:
+        """Fill `out` with grey if it needs padding; return the part that shows the picture."""
+        x, y = writer.x, writer.y
         if (x.samples, y.samples) == self._size:
             return out
         out.y.fill(_PADDING[self._nv12_range])
@@ -242,14 +246,13 @@ class Nv12Converter:
         )
 
     def _match_range(self, planes: Nv12Planes, source: Range) -> None:
-        """Converts from the source's range to the model's, in place."""
+        """Convert from the source's range to the model's, in place."""
         if source == self._nv12_range:
             return
         if source == "full":
             luma, chroma, black = 219 / 255, 224 / 255, 16.0
         else:
             luma, chroma, black = 255 / 219, 255 / 224, -16 * 255 / 219
-        # Of OpenCV's ways to multiply and add, the one that saturates at both ends; three times
-        # faster than a lookup table.
+        # addWeighted saturates at both ends, and is three times faster than a lookup table.
         cv2.addWeighted(planes.y, luma, planes.y, 0, black, planes.y)
         cv2.addWeighted(planes.uv, chroma, planes.uv, 0, NEUTRAL * (1 - chroma), planes.uv)

@@ -36,7 +36,7 @@ class PixelFormat(NamedTuple):
 
 # OpenCV names a Bayer pattern after the second row's second and third pixel, ROS after the first
 # row's first two: ROS's RGGB is OpenCV's BG.
-FORMATS: dict[str, PixelFormat] = {
+PIXEL_FORMATS: dict[str, PixelFormat] = {
     "bgr8": PixelFormat("colour", 3, None),
     "rgb8": PixelFormat("colour", 3, cv2.COLOR_RGB2BGR),
     "bgra8": PixelFormat("colour", 4, cv2.COLOR_BGRA2BGR),
@@ -52,11 +52,11 @@ FORMATS: dict[str, PixelFormat] = {
     "bayer_gbrg8": PixelFormat("bayer", 1, cv2.COLOR_BayerGR2BGR),
     "bayer_grbg8": PixelFormat("bayer", 1, cv2.COLOR_BayerGB2BGR),
 }
-FORMATS |= {
-    "8UC1": FORMATS["mono8"],
-    "8UC3": FORMATS["bgr8"],
-    "uyvy": FORMATS["yuv422"],
-    "yuyv": FORMATS["yuv422_yuy2"],
+PIXEL_FORMATS |= {
+    "8UC1": PIXEL_FORMATS["mono8"],
+    "8UC3": PIXEL_FORMATS["bgr8"],
+    "uyvy": PIXEL_FORMATS["yuv422"],
+    "yuyv": PIXEL_FORMATS["yuv422_yuy2"],
 }
 
 COMPRESSED = ("jpeg", "png")
@@ -69,9 +69,9 @@ def pixel_format(frame: Frame) -> PixelFormat:
         FrameError: `encoding`, when it is none of the supported ones.
     """
     try:
-        return FORMATS[frame.encoding]
+        return PIXEL_FORMATS[frame.encoding]
     except KeyError:
-        supported = ", ".join((*FORMATS, *COMPRESSED))
+        supported = ", ".join((*PIXEL_FORMATS, *COMPRESSED))
         raise FrameError(
             "encoding", f"encoding {frame.encoding!r} is not supported; supported are {supported}"
         ) from None

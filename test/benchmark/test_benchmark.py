@@ -356,6 +356,8 @@ def test_conversion_is_related_to_the_recipe_for_every_encoding_and_size(bench, 
     ] * 2
     for row in rows:
         assert row["plain_ratio"] == pytest.approx(row["baseline_us"] / row["plain_us"])
+        for name in ("plain", "antialias"):
+            assert row[f"{name}_share"] == pytest.approx(row[f"{name}_us"] / row["baseline_us"])
         assert row["antialias_ratio"] == pytest.approx(row["baseline_us"] / row["antialias_us"])
     # What lies in no cache takes many images; one that was just copied is one.
     assert {row["images"] for row in arrived["rows"]} == {1}

@@ -9,7 +9,7 @@ import reference
 
 from efv2_ros.pictures.annotate import annotate, to_bgr
 from efv2_ros.vision.frame import Frame, FrameError, Header
-from efv2_ros.vision.pixels import FORMATS
+from efv2_ros.vision.pixels import PIXEL_FORMATS
 
 LINES = ["72.1% great white shark, white shark, man-eater", " 3.0% tench", " 0.1% chaise longue"]
 
@@ -39,7 +39,7 @@ def test_the_same_picture_from_every_encoding():
     for pattern in ("rggb", "bggr", "gbrg", "grbg"):
         sources[f"bayer_{pattern}8"] = reference.bayer_mosaic(rgb, pattern)
     for encoding, array in sources.items():
-        step = width * FORMATS[encoding].channels
+        step = width * PIXEL_FORMATS[encoding].channels
         frame = raw_frame(encoding, array.astype(np.uint8), width, height, step)
         image = to_bgr(frame)
         assert image.shape == (height, width, 3), encoding

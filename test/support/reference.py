@@ -31,6 +31,25 @@ def shrinks(positions):
     return len(positions) > 1 and positions[1] - positions[0] > 1 + 1e-9
 
 
+def used_rows(ys):
+    """Rows that are looked at to shrink a plane antialiased: the first, and their distance.
+
+    At most two rows per output row are needed. Of k rows the middle one stands for all; its k rows
+    must begin where a sample begins, to 1/30 of their height, so that no sample is shifted.
+    """
+    fine_step = (ys[1] - ys[0]) / 2 if shrinks(ys) else 1
+    start = ys[0] + 0.5 - fine_step
+    for stride in range(int(fine_step), 1, -1):
+        earlier = 0
+        while start - earlier * fine_step > -0.5:
+            middle = start - earlier * fine_step + (stride - 1) / 2
+            row = max(0, math.ceil(middle - 0.5))
+            if abs(row - middle) <= stride / 30:
+                return row, stride
+            earlier += 1
+    return 0, 1
+
+
 def antialiased(plane, xs, ys):
     """Bilinear samples on a grid twice as fine along axes that shrink, then the mean of pairs."""
 
@@ -40,7 +59,8 @@ def antialiased(plane, xs, ys):
 
     both = [(refined(each), 2) if shrinks(each) else (each, 1) for each in (xs, ys)]
     (fine_xs, across), (fine_ys, down) = both
-    fine = bilinear(plane, fine_xs, fine_ys)
+    first, stride = used_rows(ys)
+    fine = bilinear(plane[first::stride], fine_xs, (fine_ys - first) / stride)
     blocks = fine.reshape(len(ys), down, len(xs), across, *fine.shape[2:])
     return blocks.mean(axis=(1, 3))
 
@@ -151,9 +171,19 @@ def half_positions(places, divisor):
     return (middles + 0.5) / divisor - 0.5
 
 
+def is_luma_first(xs, ys):
+    """Whether an antialiased RGB picture is converted to Y before Y is sampled."""
+    if not (shrinks(xs) and shrinks(ys)):
+        return False
+    width, height = (len(each) * (each[1] - each[0]) for each in (xs, ys))
+    return width * height / used_rows(ys)[1] <= 400_000
+
+
 def sampled_rgb(rgb, where, sample=bilinear):
     """Y, U, V of the picture's part of the output for an RGB source."""
     xs, ys, _, _ = where
+    if sample is antialiased and is_luma_first(xs, ys):
+        return sampled_yuv(*rgb_to_yuv(rgb), where, sample)
     y, u, v = rgb_to_yuv(sample(rgb, xs, ys))
     return y, mean_2x2(u), mean_2x2(v)
 

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from efv2_ros.vision import turbojpeg
 from efv2_ros.vision.frame import Frame, FrameError, Header
+from efv2_ros.vision.geometry import Window, fit_axes
 from efv2_ros.vision.nv12 import Nv12Converter, Roi, check
-from efv2_ros.vision.pixels import COMPRESSED, FORMATS
+from efv2_ros.vision.pixels import COMPRESSED, PIXEL_FORMATS
 from efv2_ros.vision.planes import Nv12Planes
 
 FITS = ("crop", "letterbox", "stretch")
@@ -47,7 +48,7 @@ WORSE = {False: WORST, True: WORST + 0.5}
 def frame_of(encoding, array, width, height, step=None, big_endian=False):
     data = np.frombuffer(np.ascontiguousarray(array).tobytes(), np.uint8)
     if step is None:
-        step = width * FORMATS[encoding].channels
+        step = width * PIXEL_FORMATS[encoding].channels
     return Frame(Header(), encoding, data, height, width, step, big_endian)
 
 
@@ -408,7 +409,7 @@ def test_colour_bars(name, rgb):
 @pytest.mark.parametrize("encoding", ["bgr8", "mono8", "nv12", "yuv422", "bayer_rggb8"])
 def test_letterbox_bars_are_grey(encoding, nv12_range, grey):
     width, height = 400, 200
-    channels = FORMATS[encoding].channels
+    channels = PIXEL_FORMATS[encoding].channels
     black = np.zeros((height * 3 // 2, width * channels), np.uint8)
     out = np.full((336, 224), 77, np.uint8)
     converter = Nv12Converter(fit="letterbox", nv12_range=nv12_range)
@@ -455,7 +456,9 @@ def noise_frame(encoding, width, height):
 
 
 @both_samplings
-@pytest.mark.parametrize("size", [(672, 560), (448, 448), (896, 200), (200, 896)], ids=str)
+@pytest.mark.parametrize(
+    "size", [(672, 560), (448, 448), (896, 200), (200, 896), (448, 1400)], ids=str
+)
 @pytest.mark.parametrize("encoding", ["bgr8", "mono8", "mono16", "nv12", "nv21", "yuv422"])
 def test_every_pixel_counts_as_it_should(encoding, size, antialias):
     """Noise tells samples apart that a smooth picture does not; stretched, the phase is exact."""
@@ -465,6 +468,35 @@ def test_every_pixel_counts_as_it_should(encoding, size, antialias):
     assert_close(
         converter.convert(frame), expected(sampled(where, SAMPLING[antialias]), where), 2.6
     )
+
+
+@pytest.mark.parametrize(
+    ("fit", "size", "stride"),
+    [
+        ("crop", (640, 480), 1),
+        ("crop", (1280, 720), 1),
+        ("crop", (1920, 1080), 2),
+        ("crop", (3840, 2160), 4),
+        # Samples begin at the picture's edge, where the middle of two rows is not a row.
+        ("stretch", (1920, 1080), 1),
+        ("letterbox", (1920, 1080), 3),
+    ],
+)
+def test_only_as_many_rows_are_read_as_are_needed(fit, size, stride):
+    """Noise in the rows between does not show; in the rows that are read it does."""
+    y = fit_axes(fit, size, (224, 224), 0.95, None)[1]
+    window = Window.of(y, antialias=True, may_stride=True)
+    assert window.stride == stride
+    image = np.full(size[::-1], 100, np.uint8)
+    converter = Nv12Converter(fit=fit)
+    flat = converter.convert(frame_of("mono8", image, *size))
+    read = np.zeros(size[1], bool)
+    read[window.part] = True
+    noise = np.random.default_rng(0).integers(0, 256, image.shape, np.uint8)
+    between = np.where(read[:, np.newaxis], image, noise)
+    assert np.array_equal(converter.convert(frame_of("mono8", between, *size)), flat)
+    used = np.where(read[:, np.newaxis], noise, image)
+    assert not np.array_equal(converter.convert(frame_of("mono8", used, *size)), flat)
 
 
 @pytest.mark.parametrize("encoding", ["bgr8", "nv12", "yuv422_yuy2"])
@@ -497,12 +529,15 @@ def test_antialiasing_comes_near_a_bicubic_picture(encoding):
 
 
 @pytest.mark.parametrize("antialias", [True, False])
-@pytest.mark.parametrize("encoding", FORMATS)
+@pytest.mark.parametrize("encoding", PIXEL_FORMATS)
 def test_memory_is_set_up_once(encoding, antialias):
     width, height = 1280, 720
-    rows = height * 3 // 2 if FORMATS[encoding].kind == "yuv420" else height
+    rows = height * 3 // 2 if PIXEL_FORMATS[encoding].kind == "yuv420" else height
     frame = frame_of(
-        encoding, np.zeros((rows, width * FORMATS[encoding].channels), np.uint8), width, height
+        encoding,
+        np.zeros((rows, width * PIXEL_FORMATS[encoding].channels), np.uint8),
+        width,
+        height,
     )
     out = Nv12Planes.of(np.empty((336, 224), np.uint8))
     converter = Nv12Converter(antialias=antialias)
@@ -516,12 +551,12 @@ def test_memory_is_set_up_once(encoding, antialias):
 
 @pytest.mark.numpy2
 @pytest.mark.parametrize("tail", ["whole", "short", "longer"])
-@pytest.mark.parametrize("encoding", FORMATS)
+@pytest.mark.parametrize("encoding", PIXEL_FORMATS)
 def test_padded_rows(encoding, tail):
     """The padding holds noise, and the last row may come without its padding."""
     width, height, padding = 100, 60, 29
-    row_bytes = width * FORMATS[encoding].channels
-    rows = height * 3 // 2 if FORMATS[encoding].kind == "yuv420" else height
+    row_bytes = width * PIXEL_FORMATS[encoding].channels
+    rows = height * 3 // 2 if PIXEL_FORMATS[encoding].kind == "yuv420" else height
     random = np.random.default_rng(1)
     tight = random.integers(0, 256, (rows, row_bytes), np.uint8)
     noise = random.integers(0, 256, (rows, padding), np.uint8)
@@ -534,11 +569,11 @@ def test_padded_rows(encoding, tail):
     )
 
 
-@pytest.mark.parametrize("encoding", FORMATS)
+@pytest.mark.parametrize("encoding", PIXEL_FORMATS)
 def test_step_zero_means_no_padding(encoding):
     random = np.random.default_rng(2)
-    rows = 90 if FORMATS[encoding].kind == "yuv420" else 60
-    data = random.integers(0, 256, (rows, 100 * FORMATS[encoding].channels), np.uint8)
+    rows = 90 if PIXEL_FORMATS[encoding].kind == "yuv420" else 60
+    data = random.integers(0, 256, (rows, 100 * PIXEL_FORMATS[encoding].channels), np.uint8)
     converter = Nv12Converter()
     result = converter.convert(frame_of(encoding, data, 100, 60, 0))
     assert np.array_equal(result, converter.convert(frame_of(encoding, data, 100, 60)))
@@ -551,7 +586,7 @@ def test_step_zero_means_no_padding(encoding):
 @pytest.mark.parametrize("encoding", ["bgr8", "mono8", "nv12", "nv21", "yuv422", "bayer_rggb8"])
 @pytest.mark.parametrize("fit", FITS)
 def test_writes_between_the_padding_of_rows_and_never_into_the_frame(encoding, fit):
-    channels = FORMATS[encoding].channels
+    channels = PIXEL_FORMATS[encoding].channels
     data = np.random.RandomState(0).randint(0, 256, (360, 320 * channels), np.uint8)
     frame = frame_of(encoding, data, 320, 240)
     before = frame.data.copy()
@@ -776,7 +811,7 @@ def test_unknown_encoding_names_the_known_ones():
     frame = Frame(Header(), "yuv444", np.zeros(0, np.uint8), 1, 1, 3)
     with pytest.raises(FrameError) as caught:
         Nv12Converter().convert(frame)
-    assert all(name in str(caught.value) for name in (*FORMATS, *COMPRESSED))
+    assert all(name in str(caught.value) for name in (*PIXEL_FORMATS, *COMPRESSED))
 
 
 def test_region_outside_the_image():
@@ -810,7 +845,7 @@ def test_bad_arguments(arguments):
 some_frame = st.builds(
     Frame,
     header=st.just(Header()),
-    encoding=st.sampled_from([*FORMATS, *COMPRESSED, "32FC1"]),
+    encoding=st.sampled_from([*PIXEL_FORMATS, *COMPRESSED, "32FC1"]),
     data=st.one_of(
         st.binary(max_size=400),
         st.integers(0, 20000).map(bytes),
