@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from efv2_ros.runtimes.base import ModelFormat, RunOptions, RuntimeKind, select_runtime
+from efv2_ros.vision.compressed import MAX_PIXELS
 from efv2_ros.vision.nv12 import Fit, InputRange, Roi
 
 
@@ -76,6 +77,7 @@ class ViewOptions:
         input_range: Range of the camera's own YUV.
         antialias: Take means where a frame shrinks; without, detail too fine for the model's
             input shows as detail that is not there.
+        max_pixels: Largest size of a compressed image that is decoded, in pixels.
         top_k: Most results a frame.
         score_threshold: Results with a lower score are left out.
     """
@@ -84,6 +86,7 @@ class ViewOptions:
     roi: Roi | None = None
     input_range: InputRange = "auto"
     antialias: bool = True
+    max_pixels: int = MAX_PIXELS
     top_k: int = 5
     score_threshold: float = 0.0
 

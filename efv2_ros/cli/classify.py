@@ -47,7 +47,7 @@ def classify(
     reports, failures = [], 0
     for file in files:
         try:
-            frame = read_photo(file)
+            frame = read_photo(file, classifier.options.max_pixels)
             result = classifier.classify(frame)
             if annotated:
                 _write_annotated(_annotated_path(annotated, file, len(files)), frame, result)

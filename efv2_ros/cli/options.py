@@ -9,6 +9,7 @@ import click
 
 from efv2_ros.classify.options import ModelRequest, ViewOptions, parse_rgb
 from efv2_ros.runtimes.base import RUNTIMES
+from efv2_ros.vision.compressed import MAX_PIXELS, MOST_MAX_PIXELS
 from efv2_ros.vision.nv12 import Roi
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -105,6 +106,9 @@ def view_options(command: Command) -> Command:
         [
             fit_options,
             click.option("--roi", type=ROI, help="Part of the image to classify, in pixels."),
+            click.option("--max-pixels", default=MAX_PIXELS, show_default=True,
+                         type=click.IntRange(1, MOST_MAX_PIXELS),
+                         help="Pixels that a compressed image may declare."),
             click.option("--top-k", default=5, show_default=True, type=click.IntRange(1, 1000),
                          help="Most results an image."),
             click.option("--threshold", "score_threshold", default=0.0, show_default=True,
@@ -121,7 +125,7 @@ def split_view(options: dict[str, Any]) -> ViewOptions:
     return ViewOptions(**{name: options.pop(name) for name in _VIEW_OPTIONS})
 
 
-_VIEW_OPTIONS = ("fit", "roi", "antialias", "top_k", "score_threshold")
+_VIEW_OPTIONS = ("fit", "roi", "antialias", "max_pixels", "top_k", "score_threshold")
 
 
 def ros_is_missing(error: ImportError) -> click.ClickException:

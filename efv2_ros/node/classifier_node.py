@@ -170,7 +170,7 @@ class ClassifierNode(LifecycleNode):
     # One frame's way: message, mailbox, worker, result
 
     def _on_frame(self, frame: Frame) -> None:
-        check(frame)
+        check(frame, self._settings.max_pixels)
         if self._settings.queue_policy == "latest":
             self._order.check(frame.header)
         if self._engine is not None:

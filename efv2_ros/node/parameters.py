@@ -14,6 +14,7 @@ from efv2_ros.classify.options import ModelRequest, ViewOptions, parse_rgb
 from efv2_ros.classify.pipeline import QueuePolicy
 from efv2_ros.node.transports import TRANSPORTS
 from efv2_ros.runtimes.base import RUNTIMES
+from efv2_ros.vision.compressed import MAX_PIXELS, MOST_MAX_PIXELS
 from efv2_ros.vision.nv12 import Fit, InputRange, Roi
 
 
@@ -169,6 +170,13 @@ class Settings:
         "off is faster, and fine detail turns into false detail",
         _ALWAYS,
     )
+    max_pixels: int = _parameter(
+        MAX_PIXELS,
+        "Pixels that a compressed image may declare; larger ones are dropped before they are "
+        "decoded, which takes up to 11 bytes of memory per pixel",
+        _ALWAYS,
+        span=(1, MOST_MAX_PIXELS),
+    )
     top_k: int = _parameter(5, "Most results a frame", _ALWAYS, span=(1, 1000))
     score_threshold: float = _parameter(
         0.0, "Results with a lower score are left out", _ALWAYS, span=(0.0, 1.0)
@@ -244,6 +252,7 @@ class Settings:
             roi=self._roi(),
             input_range=self.input_range,
             antialias=self.antialias,
+            max_pixels=self.max_pixels,
             top_k=self.top_k,
             score_threshold=self.score_threshold,
         )

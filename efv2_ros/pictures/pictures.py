@@ -12,7 +12,8 @@ import numpy as np
 
 from efv2_ros.errors import Efv2Error
 from efv2_ros.pictures.annotate import bgr_frame
-from efv2_ros.pictures.photo import SUFFIXES, find_photos, read_photo
+from efv2_ros.pictures.photo import SUFFIXES, find_photos, read_file, read_photo
+from efv2_ros.vision.compressed import MAX_PIXELS
 from efv2_ros.vision.frame import Frame, FrameError, Header
 
 PHOTO_RATE = Fraction(10)
@@ -35,6 +36,7 @@ class Pictures:
         paths: Photos and folders of them; or one video.
         left_out: Told, once for each, why a photo cannot be read; from then on it is left out.
         kept: `jpeg`, `png`: files of these encodings are given as they are, undecoded.
+        max_pixels: Largest photo, and largest frame of a video, that is decoded.
 
     Attributes:
         rate: Pictures a second at which they are meant to be seen.
@@ -45,15 +47,19 @@ class Pictures:
     """
 
     def __init__(
-        self, paths: Sequence[Path], left_out: Callable[[str], None], kept: Collection[str] = ()
+        self,
+        paths: Sequence[Path],
+        left_out: Callable[[str], None],
+        kept: Collection[str] = (),
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         self._name = ", ".join(map(str, paths))
         self._source: _Photos | _Video
         others = [each for each in paths if not _holds_photos(each)]
         if not others:
-            self._source = _Photos(find_photos(paths), left_out, kept)
+            self._source = _Photos(find_photos(paths), left_out, kept, max_pixels)
         else:
-            self._source = _Video(others[0])
+            self._source = _Video(others[0], max_pixels)
             if len(paths) > 1:
                 raise PicturesError(f"{others[0]} is a video, which comes alone or not at all")
         self.rate = self._source.rate
@@ -89,11 +95,16 @@ class _Photos:
     rate = PHOTO_RATE
 
     def __init__(
-        self, files: list[Path], left_out: Callable[[str], None], kept: Collection[str]
+        self,
+        files: list[Path],
+        left_out: Callable[[str], None],
+        kept: Collection[str],
+        max_pixels: int,
     ) -> None:
         self._files = files
         self._left_out = left_out
         self._kept = kept
+        self._max_pixels = max_pixels
 
     def __len__(self) -> int:
         return len(self._files)
@@ -110,21 +121,26 @@ class _Photos:
 
     def _read(self, file: Path) -> Frame:
         if self._kept:
-            contents = np.fromfile(file, np.uint8)
+            contents = read_file(file, self._max_pixels)
             start = contents[:8].tobytes()
             for encoding in self._kept:
                 if start.startswith(_FILE_STARTS[encoding]):
                     return Frame(Header(frame_id=file.name), encoding, contents)
-        return read_photo(file)
+        return read_photo(file, self._max_pixels)
 
 
 class _Video:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, max_pixels: int) -> None:
         if not path.exists():
             raise PicturesError(f"there is no file {path}")
         video = cv2.VideoCapture(str(path))
         if not video.isOpened():
             raise PicturesError(f"{path} is neither a photo nor a video OpenCV can read")
+        sides = [video.get(each) for each in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)]
+        if math.prod(sides) > max_pixels:
+            raise PicturesError(
+                f"{path} has {sides[0]:.0f}x{sides[1]:.0f} pixels, more than {max_pixels}"
+            )
         self._path = path
         self._length = max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))
         rate = video.get(cv2.CAP_PROP_FPS)

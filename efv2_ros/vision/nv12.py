@@ -19,7 +19,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from efv2_ros.vision.compressed import REDUCTIONS, FileHeader, decode, read_header
+from efv2_ros.vision.compressed import (
+    MAX_PIXELS,
+    REDUCTIONS,
+    FileHeader,
+    decode,
+    read_header,
+)
 from efv2_ros.vision.frame import Frame, FrameError
 from efv2_ros.vision.geometry import Fit, Roi, fit_axes
 from efv2_ros.vision.pixels import COMPRESSED, FORMATS, PixelFormat, pixel_format, view
@@ -42,15 +48,19 @@ _MAX_PLANS = 8
 """Image sizes remembered at once; a camera has one."""
 
 
-def check(frame: Frame) -> None:
+def check(frame: Frame, max_pixels: int = MAX_PIXELS) -> None:
     """Checks what can be checked without touching the pixels, in microseconds.
+
+    Args:
+        frame: The frame.
+        max_pixels: Largest size of a compressed image that is accepted, in pixels.
 
     Raises:
         FrameError: As `Nv12Converter.convert`, except for `roi` and files that look right but
             cannot be decoded.
     """
     if frame.encoding in COMPRESSED:
-        read_header(frame.data)
+        read_header(frame.data, max_pixels)
     else:
         view(frame, pixel_format(frame))
 
@@ -80,6 +90,7 @@ class Nv12Converter:
             limited, V4L2's default for YCbCr.
         antialias: Where the picture shrinks, sample it twice as finely and take means. Off, a
             sample looks at 2x2 pixels however many it stands for, as `cv2.resize` does.
+        max_pixels: Largest size of a compressed image that is accepted, in pixels.
 
     Raises:
         ValueError: An argument is out of its range.
@@ -96,6 +107,7 @@ class Nv12Converter:
         nv12_range: Range = "full",
         input_range: InputRange = "auto",
         antialias: bool = True,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         if width <= 0 or height <= 0 or width % 2 or height % 2:
             raise ValueError(f"NV12 needs an even width and height, got {width}x{height}")
@@ -117,6 +129,7 @@ class Nv12Converter:
         self._nv12_range: Range = nv12_range
         self._input_range: InputRange = input_range
         self._antialias = antialias
+        self._max_pixels = max_pixels
         self._jpeg = JpegDecoder()
         self._checked: Nv12Planes | None = None
         self._plans: dict[tuple[PixelFormat, int, int, int], Plan] = {}
@@ -162,7 +175,7 @@ class Nv12Converter:
                 raise ValueError(f"out must be NV12 planes of {width}x{height}, uint8")
 
     def _convert_file(self, data: NDArray[np.uint8], out: Nv12Planes) -> None:
-        header = read_header(data)
+        header = read_header(data, self._max_pixels)
         reduction = self._reduction(header)
         picture = self._jpeg.decode(
             data, header, reduction, self._roi[:2] if self._roi else (0, 0)
