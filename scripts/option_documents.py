@@ -37,6 +37,7 @@ _WORDS = {
         "to": "to",
         "s": "s",
         "images": "images",
+        "pixels": "pixels",
     },
     CHINESE: {
         Change.ALWAYS: "随时",
@@ -45,6 +46,7 @@ _WORDS = {
         "to": "到",
         "s": "秒",
         "images": "张",
+        "pixels": "像素",
     },
 }
 

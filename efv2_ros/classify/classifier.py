@@ -109,6 +109,7 @@ def _converter(model: Model, options: ViewOptions) -> Nv12Converter:
         nv12_range=image.nv12_range,
         input_range=options.input_range,
         antialias=options.antialias,
+        max_pixels=options.max_pixels,
     )
 
 

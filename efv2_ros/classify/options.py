@@ -16,6 +16,7 @@ from efv2_ros.runtimes.base import (
     RuntimeKind,
     select_runtime,
 )
+from efv2_ros.vision.compressed import MAX_PIXELS, MOST_MAX_PIXELS
 from efv2_ros.vision.nv12 import Fit, InputRange, Roi
 
 NODE_NAME = "efv2_classifier"
@@ -222,6 +223,14 @@ class ViewOptions:
         "Average pixels where an image shrinks, as when the models were trained and evaluated. "
         "Off is faster, but fine detail turns into false patterns",
         flag="--antialias",
+    )
+    max_pixels: int = option(
+        MAX_PIXELS,
+        "Maximum size of a compressed image. A larger one is dropped before it is decoded, which "
+        "takes up to 11 bytes of memory per pixel",
+        limits=(1, MOST_MAX_PIXELS),
+        unit="pixels",
+        flag="--max-pixels",
     )
     top_k: int = option(
         5,

@@ -57,7 +57,7 @@ def classify(
             warn_untrained()
         for file, target in zip(files, targets, strict=True):
             try:
-                frame = read_photo(file)
+                frame = read_photo(file, classifier.options.max_pixels)
                 result = classifier.classify(frame)
                 if target is not None:
                     write_annotated(target, frame, result)

@@ -209,7 +209,7 @@ class ClassifierNode(LifecycleNode):
         self._statistics.count_received(self.get_clock().now().nanoseconds)
 
     def _on_frame(self, frame: Frame) -> None:
-        check(frame)
+        check(frame, self._settings.view.max_pixels)
         if self._settings.queue_policy == "latest":
             self._order.check(frame.header)
         if self._engine is not None:

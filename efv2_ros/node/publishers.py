@@ -113,7 +113,8 @@ class ResultPublishers:
         """Publish the image with its result drawn on it, if somebody subscribes."""
         if not self._annotated.get_subscription_count():
             return
-        annotate(self._to_bgr(frame), outcome.lines())
+        picture = self._to_bgr(frame, outcome.classifier.options.max_pixels)
+        annotate(picture, outcome.lines())
         self._annotated.publish(self._picture.stamped(frame.header))
 
     def _create(self, kind: type, name: str, qos: Any) -> LifecyclePublisher:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from efv2_ros.vision.compressed import decode, read_header
+from efv2_ros.vision.compressed import MAX_PIXELS, decode, read_header
 from efv2_ros.vision.frame import Frame, FrameError, Header
 from efv2_ros.vision.pixels import COMPRESSED, pixel_format, view
 
@@ -40,8 +40,12 @@ class BgrConverter:
         self._allocate = allocate
         self._picture = np.empty((0, 0, 3), np.uint8)
 
-    def __call__(self, frame: Frame) -> NDArray[np.uint8]:
+    def __call__(self, frame: Frame, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
         """Convert a whole frame; compressed photos are turned upright.
+
+        Args:
+            frame: The frame.
+            max_pixels: Largest size of a compressed image that is accepted, in pixels.
 
         Returns:
             BGR, uint8 of shape (height, width, 3), valid until the next call.
@@ -50,7 +54,7 @@ class BgrConverter:
             FrameError: The frame cannot be read as a picture.
         """
         if frame.encoding in COMPRESSED:
-            decoded = decode(frame.data, read_header(frame.data))
+            decoded = decode(frame.data, read_header(frame.data, max_pixels))
             picture = self._memory(*decoded.shape[:2])
             np.copyto(picture, decoded)
             return picture
@@ -74,13 +78,15 @@ class BgrConverter:
         return self._picture
 
 
-def to_bgr(frame: Frame) -> NDArray[np.uint8]:
+def to_bgr(frame: Frame, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """Convert a whole frame to a new BGR picture; see `BgrConverter`.
 
     Raises:
         FrameError: The frame cannot be read as a picture.
     """
-    return BgrConverter(lambda height, width: np.empty((height, width, 3), np.uint8))(frame)
+    return BgrConverter(lambda height, width: np.empty((height, width, 3), np.uint8))(
+        frame, max_pixels
+    )
 
 
 def bgr_frame(header: Header, bgr: NDArray[np.uint8]) -> Frame:

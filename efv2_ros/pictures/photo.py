@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from efv2_ros.pictures.annotate import bgr_frame
-from efv2_ros.vision.compressed import is_jpeg_or_png, read_header
+from efv2_ros.pictures.dimensions import declared_size
+from efv2_ros.vision.compressed import MAX_PIXELS, decode, is_jpeg_or_png, read_header
+from efv2_ros.vision.fileheader import require_size
 from efv2_ros.vision.frame import Frame, FrameError, Header
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 """Suffixes, in lower case, by which photos are told from the other files of a folder."""
+
+_PIXEL_BYTES = 8
+"""Bytes of a file for each pixel, at most: four samples of 16 bits."""
+
+_FILE_BYTES = 64 << 20
+"""Bytes of a file beside its pixels, at most: metadata, and the videos that phones append."""
 
 
 def find_photos(paths: Iterable[Path]) -> list[Path]:
@@ -36,22 +46,49 @@ def find_photos(paths: Iterable[Path]) -> list[Path]:
     return files
 
 
-def read_photo(path: Path) -> Frame:
+def read_photo(path: Path, max_pixels: int = MAX_PIXELS) -> Frame:
     """Decode a photo, upright, as a camera that publishes bgr8 would have taken it.
 
+    Args:
+        path: A JPEG, PNG, BMP, PNM, TIFF or WebP file.
+        max_pixels: Largest size that is decoded, in pixels.
+
     Raises:
-        FrameError: The file cannot be read, is cut off, or OpenCV cannot decode it.
+        FrameError: The file cannot be read, is cut off, declares more than `max_pixels`, or
+            OpenCV cannot decode it.
+    """
+    contents = read_file(path, max_pixels)
+    try:
+        if is_jpeg_or_png(contents):
+            image: NDArray[np.uint8] = decode(contents, read_header(contents, max_pixels))
+        else:
+            require_size(*declared_size(contents.data), max_pixels)
+            image = _decode_other(contents)
+    except FrameError as error:
+        problem = " is not an image OpenCV can decode" if error.fault == "decode" else ""
+        raise FrameError(error.fault, f"{path}{problem}: {error}") from error
+    return bgr_frame(Header(frame_id=path.name), image)
+
+
+def read_file(path: Path, max_pixels: int) -> NDArray[np.uint8]:
+    """Read a photo's file, uint8, 1-D.
+
+    Raises:
+        FrameError: It cannot be read, or is larger than an image of `max_pixels` can be.
     """
     try:
-        contents = np.fromfile(path, np.uint8)
+        if path.stat().st_size > _FILE_BYTES + _PIXEL_BYTES * max_pixels:
+            raise FrameError("size", f"{path} is larger than an image of {max_pixels} pixels")
+        return np.fromfile(path, np.uint8)
     except OSError as error:
         raise FrameError("data", f"{path} cannot be read: {error.strerror}") from error
-    if is_jpeg_or_png(contents):
-        read_header(contents)  # of a cut-off file, OpenCV fills the rest with grey
+
+
+def _decode_other(contents: NDArray[np.uint8]) -> NDArray[np.uint8]:
     try:
-        image = cv2.imdecode(contents, cv2.IMREAD_COLOR) if contents.size else None
+        image: NDArray[Any] | None = cv2.imdecode(contents, cv2.IMREAD_COLOR)
     except cv2.error:  # a size beyond its limits
         image = None
     if image is None:
-        raise FrameError("decode", f"{path} is not an image OpenCV can decode")
-    return bgr_frame(Header(frame_id=path.name), image.view(np.uint8))
+        raise FrameError("decode", "its data are damaged")
+    return image

@@ -12,7 +12,8 @@ import numpy as np
 
 from efv2_ros.errors import Efv2Error
 from efv2_ros.pictures.annotate import bgr_frame
-from efv2_ros.pictures.photo import SUFFIXES, find_photos, read_photo
+from efv2_ros.pictures.photo import SUFFIXES, find_photos, read_file, read_photo
+from efv2_ros.vision.compressed import MAX_PIXELS
 from efv2_ros.vision.frame import Frame, FrameError, Header
 
 PHOTO_RATE = Fraction(10)
@@ -37,6 +38,7 @@ class Pictures:
         on_left_out: Called with the reason, once for each photo that cannot be read; it is left
             out from then on.
         kept: Encodings, `jpeg` or `png`, whose files are passed on undecoded.
+        max_pixels: Maximum size of a photo or of a video's frame that is decoded, in pixels.
 
     Attributes:
         rate: Rate of the video, or `PHOTO_RATE`, in pictures per second.
@@ -47,15 +49,19 @@ class Pictures:
     """
 
     def __init__(
-        self, paths: Sequence[Path], on_left_out: Callable[[str], None], kept: Collection[str] = ()
+        self,
+        paths: Sequence[Path],
+        on_left_out: Callable[[str], None],
+        kept: Collection[str] = (),
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         self._name = ", ".join(map(str, paths))
         self._source: _Photos | _Video
         others = [each for each in paths if not _holds_photos(each)]
         if not others:
-            self._source = _Photos(find_photos(paths), on_left_out, kept)
+            self._source = _Photos(find_photos(paths), on_left_out, kept, max_pixels)
         else:
-            self._source = _Video(others[0])
+            self._source = _Video(others[0], max_pixels)
             if len(paths) > 1:
                 raise PicturesError(f"{others[0]} is a video: give no other files beside it")
         self.rate = self._source.rate
@@ -91,11 +97,16 @@ class _Photos:
     rate = PHOTO_RATE
 
     def __init__(
-        self, files: list[Path], on_left_out: Callable[[str], None], kept: Collection[str]
+        self,
+        files: list[Path],
+        on_left_out: Callable[[str], None],
+        kept: Collection[str],
+        max_pixels: int,
     ) -> None:
         self._files = files
         self._on_left_out = on_left_out
         self._kept = kept
+        self._max_pixels = max_pixels
 
     def __len__(self) -> int:
         return len(self._files)
@@ -112,16 +123,16 @@ class _Photos:
 
     def _read(self, file: Path) -> Frame:
         if self._kept:
-            contents = np.fromfile(file, np.uint8)
+            contents = read_file(file, self._max_pixels)
             start = contents[:8].tobytes()
             for encoding in self._kept:
                 if start.startswith(_FILE_STARTS[encoding]):
                     return Frame(Header(frame_id=file.name), encoding, contents)
-        return read_photo(file)
+        return read_photo(file, self._max_pixels)
 
 
 class _Video:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, max_pixels: int) -> None:
         if not path.exists():
             raise PicturesError(f"there is no file {path}")
         try:
@@ -133,6 +144,11 @@ class _Video:
         video = cv2.VideoCapture(str(path))
         if not video.isOpened():
             raise PicturesError(f"{path} is neither a photo nor a video OpenCV can read")
+        sides = [video.get(each) for each in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)]
+        if math.prod(sides) > max_pixels:
+            raise PicturesError(
+                f"{path} has {sides[0]:.0f}x{sides[1]:.0f} pixels, more than {max_pixels}"
+            )
         self._path = path
         self._length = max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))
         rate = video.get(cv2.CAP_PROP_FPS)

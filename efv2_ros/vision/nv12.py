@@ -19,7 +19,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from efv2_ros.vision.compressed import REDUCTIONS, FileHeader, decode, read_header
+from efv2_ros.vision.compressed import (
+    MAX_PIXELS,
+    REDUCTIONS,
+    FileHeader,
+    decode,
+    read_header,
+)
 from efv2_ros.vision.frame import Frame, FrameError
 from efv2_ros.vision.geometry import Fit, Roi, fit_axes
 from efv2_ros.vision.pixels import COMPRESSED, PIXEL_FORMATS, PixelFormat, pixel_format, view
@@ -42,15 +48,19 @@ _MAX_WRITERS = 8
 """Maximum number of image sizes whose buffers are kept; a camera has one size."""
 
 
-def check(frame: Frame) -> None:
+def check(frame: Frame, max_pixels: int = MAX_PIXELS) -> None:
     """Check a frame without reading its pixels; takes microseconds.
+
+    Args:
+        frame: The frame.
+        max_pixels: Largest size of a compressed image that is accepted, in pixels.
 
     Raises:
         FrameError: As `Nv12Converter.convert`, except for `roi` and files that look right but
             cannot be decoded.
     """
     if frame.encoding in COMPRESSED:
-        read_header(frame.data)
+        read_header(frame.data, max_pixels)
     else:
         view(frame, pixel_format(frame))
 
@@ -81,6 +91,7 @@ class Nv12Converter:
         antialias: Where the picture shrinks, take two samples per output pixel and axis, and
             average them. If False, an output pixel depends on 2x2 source pixels only, as with
             `cv2.resize`.
+        max_pixels: Maximum size of a compressed image that is accepted, in pixels.
 
     Raises:
         ValueError: An argument is out of range.
@@ -97,6 +108,7 @@ class Nv12Converter:
         nv12_range: Range = "full",
         input_range: InputRange = "auto",
         antialias: bool = True,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         if width <= 0 or height <= 0 or width % 2 or height % 2:
             raise ValueError(f"NV12 needs an even width and height, got {width}x{height}")
@@ -118,6 +130,7 @@ class Nv12Converter:
         self._nv12_range: Range = nv12_range
         self._input_range: InputRange = input_range
         self._antialias = antialias
+        self._max_pixels = max_pixels
         self._jpeg = JpegDecoder()
         self._checked: Nv12Planes | None = None
         self._writers: dict[tuple[PixelFormat, int, int, int], PlaneWriter] = {}
@@ -163,7 +176,7 @@ class Nv12Converter:
                 raise ValueError(f"out must be NV12 planes of {width}x{height}, uint8")
 
     def _convert_file(self, data: NDArray[np.uint8], out: Nv12Planes) -> None:
-        header = read_header(data)
+        header = read_header(data, self._max_pixels)
         reduction = self._reduction(header)
         picture = self._jpeg.decode(
             data, header, reduction, self._roi[:2] if self._roi else (0, 0)

@@ -309,8 +309,11 @@ def test_a_photo_beyond_opencvs_limits_is_none(tmp_path):
         b"BM" + bytes(8) + (54).to_bytes(4, "little") + (40).to_bytes(4, "little") + 2 * size
         + (1).to_bytes(2, "little") + (24).to_bytes(2, "little") + bytes(24)
     )  # fmt: skip
-    with pytest.raises(FrameError, match="not an image OpenCV can decode"):
+    with pytest.raises(FrameError, match="max_pixels") as caught:
         read_photo(path)
+    assert caught.value.fault == "size"
+    with pytest.raises(FrameError, match="not an image OpenCV can decode"):
+        read_photo(path, max_pixels=1 << 40)
 
 
 def test_closing_an_engine_gives_up_a_download(tmp_path, monkeypatch):

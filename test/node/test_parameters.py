@@ -148,6 +148,7 @@ def test_every_setting_of_the_view_reaches_it():
         "fit": "stretch",
         "input_range": "full",
         "antialias": False,
+        "max_pixels": 1234,
         "top_k": 2,
         "score_threshold": 0.5,
     }

@@ -815,10 +815,11 @@ def test_what_cannot_be_done(tmp_path, efv2, arguments, status, sentence):
 def test_view_options_reach_the_classifier(tmp_path, efv2):
     make(tmp_path / "bag", 3)
     efv2("bag", "--jsonl", "a.jsonl", "--top-k", 2, "--fit", "letterbox", "--threshold", "0.01",
-         "--roi", "2,2,20,20", "--no-antialias", "--input-range", "full")  # fmt: skip
+         "--roi", "2,2,20,20", "--no-antialias", "--input-range", "full",
+         "--max-pixels", 1234)  # fmt: skip
     run = read_jsonl(tmp_path / "a.jsonl")
     assert run.info["view"] == {
         "fit": "letterbox", "roi": [2, 2, 20, 20], "input_range": "full", "antialias": False,
-        "top_k": 2, "score_threshold": 0.01,
+        "max_pixels": 1234, "top_k": 2, "score_threshold": 0.01,
     }  # fmt: skip
     assert {len(frame.prediction.scores) for frame in run.frames} <= {0, 1, 2}
