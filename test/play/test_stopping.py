@@ -122,7 +122,7 @@ def test_waiting_for_somebody_is_stopped(ros, tmp_path, more):
         while not node.count_publishers("/lens/image") and time.monotonic() < end:
             time.sleep(0.05)
         running.send(signal.SIGINT, times=3)
-        assert running.end() == (130, "")
+        assert running.end() == (130, "interrupted\n")
     assert not (tmp_path / "out").exists()
     node.destroy_node()
 
