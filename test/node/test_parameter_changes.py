@@ -79,7 +79,7 @@ def test_a_home_of_nobody_is_a_reason_to_refuse(started):
     process, talker = started()
     expect_refusal(talker, "home", model_path="~nouser/m.onnx")
     expect_refusal(talker, "home", catalog_file="~nouser/c.yaml")
-    expect_refusal(talker, "home", labels_file="~nouser/l.txt")
+    expect_refusal(talker, "nouser", labels_file="~nouser/l.txt")
     assert talker.state() == "active"
     process.stop()
     assert process.returncode == 0
