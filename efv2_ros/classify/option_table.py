@@ -85,15 +85,25 @@ class Option:
         """
         self.attribute(value)
 
+    def check_type(self, value: Any) -> None:
+        """Refuse a value of another type; a whole number may stand for a float.
+
+        Raises:
+            ValueError: The message names the option and its type.
+        """
+        if not _is_a(value, self.kind):
+            raise ValueError(
+                f"{self.name} is of type {self.kind.__name__}, {quoted(value)} is not"
+            )
+
     def attribute(self, value: Value) -> Any:
         """Check a parameter's value and convert it to the Python attribute's.
 
         Raises:
             ValueError: As `check`.
         """
+        self.check_type(value)
         shown = quoted(value)
-        if not _is_a(value, self.kind):
-            raise ValueError(f"{self.name} is of type {self.kind.__name__}, {shown} is not")
         if self.choices and value not in self.choices:
             choices = ", ".join(self.choices)
             raise ValueError(f"{self.name} must be one of {choices}, not {shown}")

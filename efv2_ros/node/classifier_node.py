@@ -26,9 +26,11 @@ from typing import Any
 
 import cv2
 from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import Executor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
 from rclpy.timer import Timer
 from std_srvs.srv import SetBool
 
@@ -273,6 +275,14 @@ class ClassifierNode(LifecycleNode):
         return "disabled" if self._phase == "active" and not self._enabled else self._phase
 
     # Parameters that change while running
+
+    def set_parameters_atomically(self, parameter_list: list[Parameter]) -> SetParametersResult:
+        """Set all parameters or none; the services for parameters call this too."""
+        try:
+            prepared = self._changes.prepare(parameter_list)
+        except ValueError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return super().set_parameters_atomically(prepared)
 
     @property
     def _settings(self) -> Settings:

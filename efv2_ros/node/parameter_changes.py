@@ -76,6 +76,28 @@ class ParameterChanges:
         """Apply changes to no engine, and ignore what becomes of those under way."""
         self._engine = None
 
+    def prepare(self, given: Sequence[Parameter]) -> list[Parameter]:
+        """Refuse unknown names and wrong types in words; rclpy gives the types' numbers.
+
+        Returns:
+            The parameters, with whole numbers as float where the parameter is one.
+
+        Raises:
+            ValueError: A parameter does not exist, or its value is of another type.
+        """
+        return [self._prepared(each) for each in given]
+
+    def _prepared(self, given: Parameter) -> Parameter:
+        if not self._node.has_parameter(given.name):
+            raise ValueError(f"there is no parameter {given.name}")
+        option = PARAMETERS.get(given.name)
+        if option is None or given.type_ == Parameter.Type.NOT_SET:
+            return given  # rclpy's own parameter, or one that rclpy refuses to delete
+        option.check_type(given.value)
+        if option.kind is float:
+            return Parameter(given.name, Parameter.Type.DOUBLE, float(given.value))
+        return given
+
     def _on_set_parameters(self, changed: Sequence[Parameter]) -> SetParametersResult:
         if self._is_undoing:
             return SetParametersResult(successful=True)

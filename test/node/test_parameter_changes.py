@@ -79,7 +79,7 @@ def test_a_home_of_nobody_is_a_reason_to_refuse(started):
     process, talker = started()
     expect_refusal(talker, "home", model_path="~nouser/m.onnx")
     expect_refusal(talker, "home", catalog_file="~nouser/c.yaml")
-    expect_refusal(talker, "home", labels_file="~nouser/l.txt")
+    expect_refusal(talker, "nouser", labels_file="~nouser/l.txt")
     assert talker.state() == "active"
     process.stop()
     assert process.returncode == 0
@@ -204,12 +204,13 @@ def test_what_a_download_may_cure_is_not_refused(started, models):
     [
         ("autostart", False, "read-only"),
         ("keep_memory", False, "read-only"),
-        ("no_such_parameter", 1, "undeclared"),
-        ("top_k", "many", "Wrong parameter type"),
-        ("top_k", 5.0, "Wrong parameter type"),
-        ("antialias", "yes", "Wrong parameter type"),
-        ("stale_after", 5, "Wrong parameter type"),
-        ("model_size", [1, 2], "Wrong parameter type"),
+        ("no_such_parameter", 1, "there is no parameter no_such_parameter"),
+        ("top_k", "many", "top_k is of type int, 'many' is not"),
+        ("top_k", 5.0, "top_k is of type int, '5.0' is not"),
+        ("antialias", "perhaps", "antialias is of type bool, 'perhaps' is not"),
+        ("stale_after", "5", "stale_after is of type float, '5' is not"),
+        ("model_size", 0, "model_size is of type str, '0' is not"),
+        ("model_size", [1, 2], "model_size is of type str"),
         ("top_k", -1, "out of range"),
         ("slots", 2, "slots changes while unconfigured"),
         ("use_sim_time", 3, "Wrong parameter type"),
@@ -231,6 +232,15 @@ def test_an_atomic_request_is_done_whole_or_not_at_all(started):
     assert talker.get("fit") == "crop"
     assert set_together(talker, fit="stretch", top_k=2).successful
     assert (talker.get("fit"), talker.get("top_k")) == ("stretch", 2)
+
+
+def test_a_whole_number_may_stand_for_a_float(started):
+    _, talker = started()
+    for result in (*talker.set(stale_after=5), set_together(talker, score_threshold=1, top_k=1)):
+        assert result.successful, result.reason
+    values = (talker.get("stale_after"), talker.get("score_threshold"))
+    assert values == (5.0, 1.0)
+    assert all(type(value) is float for value in values)
 
 
 def test_a_parameter_cannot_be_deleted(started):
