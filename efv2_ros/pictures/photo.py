@@ -58,15 +58,17 @@ def read_photo(path: Path, max_pixels: int = MAX_PIXELS) -> Frame:
             OpenCV cannot decode it.
     """
     contents = read_file(path, max_pixels)
+    is_checked = is_jpeg_or_png(contents)
     try:
-        if is_jpeg_or_png(contents):
-            image: NDArray[np.uint8] = decode(contents, read_header(contents, max_pixels))
+        if is_checked:
+            image = decode(contents, read_header(contents, max_pixels))
         else:
             require_size(*declared_size(contents.data), max_pixels)
             image = _decode_other(contents)
     except FrameError as error:
-        problem = " is not an image OpenCV can decode" if error.fault == "decode" else ""
-        raise FrameError(error.fault, f"{path}{problem}: {error}") from error
+        no_image = error.fault == "decode" and not is_checked
+        subject = f"{path} is not an image OpenCV can decode" if no_image else path
+        raise FrameError(error.fault, f"{subject}: {error}") from error
     return bgr_frame(Header(frame_id=path.name), image)
 
 

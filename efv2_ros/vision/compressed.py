@@ -81,9 +81,8 @@ def decode(data: NDArray[np.uint8], header: FileHeader, reduction: int = 1) -> N
     Raises:
         FrameError: `decode`.
     """
-    if header.parts:
-        parts = [data[start:end] for start, end in header.parts]
-        data = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    if header.png is not None:
+        data = png.decodable(np.ascontiguousarray(data), header.png)
     try:
         image: NDArray[Any] | None = cv2.imdecode(data, _REDUCED[reduction])
     except cv2.error as error:

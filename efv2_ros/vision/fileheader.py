@@ -15,6 +15,24 @@ stay below it.
 """
 
 
+class PngData(NamedTuple):
+    """Where a PNG file has what its picture is made of.
+
+    Attributes:
+        start: Start of the first data chunk.
+        end: End of the last data chunk.
+        before: Start and end of each range of bytes before them that the decoder needs.
+        after: The same of those behind them.
+        inflated_bytes: Bytes that the data chunks inflate to.
+    """
+
+    start: int
+    end: int
+    before: tuple[tuple[int, int], ...]
+    after: tuple[tuple[int, int], ...]
+    inflated_bytes: int
+
+
 class FileHeader(NamedTuple):
     """Format and size of a compressed image, as declared, before EXIF turns it upright.
 
@@ -23,14 +41,14 @@ class FileHeader(NamedTuple):
         width: Columns, in pixels.
         height: Rows, in pixels.
         may_be_turned: Whether a JPEG has an APP1 segment, in which EXIF stores the orientation.
-        parts: Start and end of each range of bytes that the decoder needs; empty means all bytes.
+        png: Where a PNG has its picture; None for JPEG.
     """
 
     is_jpeg: bool
     width: int
     height: int
     may_be_turned: bool = False
-    parts: tuple[tuple[int, int], ...] = ()
+    png: PngData | None = None
 
 
 def require_size(width: int, height: int, max_pixels: int) -> None:

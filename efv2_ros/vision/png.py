@@ -1,14 +1,16 @@
 """PNG files: check the chunks before a decoder sees the file.
 
 A chunk says itself how long it is. OpenCV 4.11 allocates what it says, up to 4 GB, and libpng
-inflates compressed texts and colour profiles that nobody looks at. So every length is held against
-the file's, and only the chunks that make up the picture are passed on to the decoder. Chunk
-layouts are those of the PNG specification, third edition, chapters 5 and 11.
+inflates compressed texts and colour profiles that nobody looks at, and what data there are behind
+the picture's. So every length is held against the file's, and only the picture is passed on to the
+decoder. Chunk layouts are those of the PNG specification, third edition, chapters 5 and 11.
 """
 
 from __future__ import annotations
 
 import struct
+import zlib
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 from efv2_ros.vision.fileheader import (
     MAX_EXIF_COPIES,
     FileHeader,
+    PngData,
     cut_off,
     require_cheap_exif,
     require_size,
@@ -37,6 +40,28 @@ _PALETTE_BYTES = 3 * 256
 
 _MAX_INFLATION = 1032
 """Bytes that one byte of deflated data can become: 258 for each 2 bits (RFC 1951, 3.2.5)."""
+
+_UNCHECKED_BYTES = 48 << 10
+"""Bytes of data chunks that may inflate to whatever they can: at most 50 MB, which take 0.1 s."""
+
+_KEPT_BYTES = 32 << 20
+"""Pictures of more bytes are inflated twice, to save memory."""
+
+_PIECE_BYTES = 16 << 10
+"""Bytes inflated at once; they become 17 MB at most."""
+
+_ZLIB_HEADER = b"\x78\x01"
+_ZLIB_HEADER_BYTES = 2
+_STORED = struct.Struct("<BHH")
+_STORED_BYTES = 0xFFFF
+"""Bytes that a stored block of deflated data holds at most."""
+
+_ONE_PASS = ((0, 0, 1, 1),)
+_ADAM7 = (
+    (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2),
+    (0, 1, 1, 2),
+)  # fmt: skip
+"""First column and row of each pass of an interlaced picture, and the steps to the next."""
 
 _MAX_CHUNKS = 4096
 _CHUNK_BYTES = 1024
@@ -71,33 +96,102 @@ def read_png(data: NDArray[np.uint8], max_pixels: int) -> FileHeader:
     kind, start, end = _chunk(view, position)
     if kind != b"IHDR" or end - start != _IHDR.size + _CRC_BYTES:
         raise _broken("it does not begin with its header")
-    header, colour, pixel_bytes = _read_ihdr(view, start, max_pixels)
-    parts = [(0, end)]
+    header, colour, inflated_bytes = _read_ihdr(view, start, max_pixels)
+    before, after = [(0, end)], list[tuple[int, int]]()
+    first = last = 0  # of the data
     seen: set[bytes] = set()
     while kind != b"IEND":
         position = end
         kind, start, end = _chunk(view, position)
-        keep = True
         if kind == b"IDAT":
-            if b"IDAT" in seen or (colour == _PALETTE and b"PLTE" not in seen):
+            if first or (colour == _PALETTE and b"PLTE" not in seen):
                 raise _broken("its data are not where they belong")
-            seen.add(kind)
-            chunks, end = _data_end(view, position)
+            chunks, end = _data_end(view, position, chunks_left)
+            first, last = position, end
             chunks_left -= chunks
-            if pixel_bytes > (end - position) * _MAX_INFLATION:
+            if inflated_bytes > (last - first) * _MAX_INFLATION:
                 raise cut_off(size)
-        elif kind != b"IEND":
-            keep = _checked(kind, view[start : end - _CRC_BYTES], colour, seen)
+        else:
+            is_needed = kind == b"IEND" or _is_needed(
+                kind, view[start : end - _CRC_BYTES], colour, seen, bool(first)
+            )
+            if is_needed:
+                (after if first else before).append((position, end))
             chunks_left -= 1
         if chunks_left < 0:
             raise _broken("it consists of too many small chunks")
-        if keep and parts[-1][1] == position:
-            parts[-1] = (parts[-1][0], end)
-        elif keep:
-            parts.append((position, end))
-    if b"IDAT" not in seen:
+    if not first:
         raise _broken("it has no data")
-    return header._replace(parts=tuple(parts))
+    return header._replace(png=PngData(first, last, tuple(before), tuple(after), inflated_bytes))
+
+
+def decodable(data: NDArray[np.uint8], png: PngData) -> NDArray[np.uint8]:
+    """Return a PNG file with the same picture that costs the decoder no more than the picture.
+
+    It has only the chunks that make up the picture. Behind the picture's last row, libpng inflates
+    what else the data chunks hold, which can be a thousand times their size. Where that could be
+    much, they are inflated here, which stops in time, and passed on without compression.
+
+    Args:
+        data: The whole file, uint8, 1-D, contiguous.
+        png: What `read_png` found in it.
+
+    Raises:
+        FrameError: `decode` if the data hold more than the picture or cannot be inflated.
+    """
+    pixels = data[png.start : png.end]
+    if pixels.size > _UNCHECKED_BYTES:
+        pixels = _inflated(pixels, png.inflated_bytes)
+    before, after = ([data[start:end] for start, end in each] for each in (png.before, png.after))
+    return np.concatenate([*before, pixels, *after])
+
+
+def _inflated(chunks: NDArray[np.uint8], inflated_bytes: int) -> NDArray[np.uint8]:
+    """Inflate data chunks; return them, or if small enough one chunk of what was inflated."""
+    compressed = memoryview(b"".join(_contents(chunks.data)))
+    inflate = zlib.decompressobj(-zlib.MAX_WBITS)  # no header or checksum: libpng forgives both
+    keep = inflated_bytes <= _KEPT_BYTES
+    pieces = []
+    left = inflated_bytes
+    try:
+        for start in range(_ZLIB_HEADER_BYTES, len(compressed), _PIECE_BYTES):
+            piece = inflate.decompress(compressed[start : start + _PIECE_BYTES])
+            left -= len(piece)
+            if left < 0:
+                raise _broken("its data hold more than its pixels")
+            if keep:
+                pieces.append(piece)
+            if inflate.eof:
+                break
+    except zlib.error as error:
+        raise _broken(f"its data cannot be inflated ({error})") from error
+    return np.frombuffer(_stored_chunk(pieces), np.uint8) if keep else chunks
+
+
+def _stored_chunk(pieces: Iterable[bytes]) -> bytes:
+    """Return a data chunk with the pieces, uncompressed (RFC 1950; RFC 1951, 3.2.4)."""
+    checksum = 1
+    parts: list[bytes | memoryview] = [b"IDAT", _ZLIB_HEADER]
+    for piece in pieces:
+        checksum = zlib.adler32(piece, checksum)
+        view = memoryview(piece)
+        for start in range(0, len(piece), _STORED_BYTES):
+            block = view[start : start + _STORED_BYTES]
+            parts += [_STORED.pack(0, len(block), len(block) ^ 0xFFFF), block]
+    parts += [_STORED.pack(1, 0, 0xFFFF), checksum.to_bytes(4, "big")]
+    content = b"".join(parts)
+    length = len(content) - len(b"IDAT")
+    return b"".join([length.to_bytes(4, "big"), content, zlib.crc32(content).to_bytes(4, "big")])
+
+
+def _contents(view: memoryview) -> Iterator[memoryview]:
+    """Iterate over what chunks hold that follow each other."""
+    position = 0
+    while position < len(view):
+        length, _ = _CHUNK.unpack_from(view, position)
+        start = position + _CHUNK.size
+        yield view[start : start + length]
+        position = start + length + _CRC_BYTES
 
 
 def _chunk(view: memoryview, position: int) -> tuple[bytes, int, int]:
@@ -112,8 +206,10 @@ def _chunk(view: memoryview, position: int) -> tuple[bytes, int, int]:
     return kind, start, end
 
 
-def _data_end(view: memoryview, position: int) -> tuple[int, int]:
+def _data_end(view: memoryview, position: int, most_chunks: int) -> tuple[int, int]:
     """Return how many data chunks follow each other, and where the chunk after them starts.
+
+    The count ends when it exceeds `most_chunks`.
 
     OpenCV writes data chunks of 8 kB, so a large picture has hundreds: this loop has to be quick.
     """
@@ -122,7 +218,7 @@ def _data_end(view: memoryview, position: int) -> tuple[int, int]:
     chunks = 0
     while position <= last:
         length, kind = unpack(view, position)
-        if kind != b"IDAT":
+        if kind != b"IDAT" or chunks > most_chunks:
             return chunks, position
         chunks += 1
         position += length + _CHUNK.size + _CRC_BYTES
@@ -130,7 +226,7 @@ def _data_end(view: memoryview, position: int) -> tuple[int, int]:
 
 
 def _read_ihdr(view: memoryview, start: int, max_pixels: int) -> tuple[FileHeader, int, int]:
-    """Return the header, the colour type, and the least bytes of the uncompressed picture."""
+    """Return the header, the colour type, and how many bytes the data inflate to."""
     width, height, depth, colour, compression, filtering, interlacing = _IHDR.unpack_from(
         view, start
     )
@@ -139,14 +235,21 @@ def _read_ihdr(view: memoryview, start: int, max_pixels: int) -> tuple[FileHeade
     if compression or filtering or interlacing > 1:
         raise _broken("it declares an unknown compression, filter or interlace method")
     require_size(width, height, max_pixels)
-    pixel_bytes = width * height * depth * _CHANNELS[colour] // 8
-    return FileHeader(False, width, height), colour, pixel_bytes
+    passes = _ADAM7 if interlacing else _ONE_PASS
+    inflated_bytes = sum(
+        rows * (1 + -(-columns * depth * _CHANNELS[colour] // 8))
+        for x, y, right, down in passes
+        if (columns := -(-(width - x) // right)) > 0 and (rows := -(-(height - y) // down)) > 0
+    )
+    return FileHeader(False, width, height), colour, inflated_bytes
 
 
-def _checked(kind: bytes, content: memoryview, colour: int, seen: set[bytes]) -> bool:
+def _is_needed(
+    kind: bytes, content: memoryview, colour: int, seen: set[bytes], has_data: bool
+) -> bool:
     """Check a chunk that is neither header, data nor end; return whether to decode it."""
     if kind == b"PLTE":
-        misplaced = kind in seen or b"IDAT" in seen
+        misplaced = has_data or kind in seen
         if misplaced or len(content) % 3 or not 0 < len(content) <= _PALETTE_BYTES:
             raise _broken("its palette is misplaced or has a wrong length")
     elif kind == b"eXIf":
