@@ -1,4 +1,4 @@
-"""What the launch files share. For them alone: only where ROS is, there is `launch` to import."""
+"""Helpers for the launch files. Requires ROS 2."""
 
 from __future__ import annotations
 
@@ -25,16 +25,17 @@ _BOOLS = {
 """What ROS's parameter files take for bool, and the digits that launch's conditions take."""
 
 Start = Callable[[LaunchContext, set[str]], list[LaunchDescriptionEntity]]
-"""Given the context and the names of the arguments that were given, returns what is started."""
+"""Function of a launch file: takes the context and the names of the arguments that the user gave,
+and returns the actions to execute."""
 
 
 def description(arguments: Sequence[DeclareLaunchArgument], start: Start) -> LaunchDescription:
-    """The arguments, then what follows from their values."""
+    """Describe a launch: declare the arguments, then execute the actions of `start`."""
     given: set[str] = set()
     return LaunchDescription(
         [
-            # Before the defaults fill up the configurations: a parameter that was not given must
-            # not override params_file.
+            # This comes before the declarations, which add the defaults: a parameter that the user
+            # did not give must not override params_file.
             OpaqueFunction(function=lambda context: given.update(context.launch_configurations)),
             *arguments,
             OpaqueFunction(function=start, args=[given]),
@@ -43,7 +44,7 @@ def description(arguments: Sequence[DeclareLaunchArgument], start: Start) -> Lau
 
 
 def node_arguments() -> list[DeclareLaunchArgument]:
-    """Which classifier is started, and what it says."""
+    """Declare the arguments about the node: names, parameter file, log level."""
     return [
         DeclareLaunchArgument(
             "namespace", default_value="", description="Namespace of all nodes and topics"
@@ -54,23 +55,23 @@ def node_arguments() -> list[DeclareLaunchArgument]:
         DeclareLaunchArgument(
             "params_file",
             default_value="",
-            description="YAML file of the classifier's parameters, as config/classify.yaml; "
-            "what is given here on the command line comes first",
+            description="YAML file with parameters of the classifier, in the form of "
+            "config/classify.yaml; arguments on the command line override it",
         ),
         DeclareLaunchArgument(
             "log_level",
             default_value="info",
             choices=["debug", "info", "warn", "error", "fatal"],
-            description="Least severity the classifier logs",
+            description="Lowest severity that the classifier logs",
         ),
     ]
 
 
 def parameter_arguments(**defaults: Any) -> list[DeclareLaunchArgument]:
-    """The classifier's parameters.
+    """Declare an argument for each parameter of the classifier.
 
     Args:
-        **defaults: Of parameters that have another default here; `classifier` wants them too.
+        **defaults: Defaults that differ from the node's; give them to `classifier` too.
     """
     return [
         DeclareLaunchArgument(
@@ -84,11 +85,11 @@ def parameter_arguments(**defaults: Any) -> list[DeclareLaunchArgument]:
 
 
 def overrides(argument: Mapping[str, str], given: set[str]) -> dict[str, Any]:
-    """The parameters that were given.
+    """Read and check the parameters that the user gave as arguments.
 
     Raises:
-        RuntimeError: One is of another type.
-        ValueError: One is outside its constraint.
+        RuntimeError: A value is of another type.
+        ValueError: A value is not allowed.
     """
     values = {
         name: typed(name, argument[name], option.kind)
@@ -108,14 +109,14 @@ def classifier(
     defaults: Mapping[str, Any],
     **options: Any,
 ) -> Node:
-    """The classifier.
+    """Make the action that starts the classifier.
 
     Args:
-        argument: Of the launch; those of `node_arguments` are used.
-        parameters: What comes before params_file.
-        image_topic: Where the images are.
-        defaults: Parameters that come after params_file.
-        **options: Of `launch_ros.actions.Node`.
+        argument: The launch's arguments; those of `node_arguments` are used.
+        parameters: Parameters that override params_file.
+        image_topic: Topic of the images.
+        defaults: Parameters that params_file overrides.
+        **options: Further arguments of `launch_ros.actions.Node`.
 
     Raises:
         RuntimeError: There is no params_file.
@@ -125,7 +126,7 @@ def classifier(
         if not Path(file).is_file():
             raise RuntimeError(f"there is no params_file {file}")
     arguments = ["--log-level", argument["log_level"]]
-    # These are no overrides: they stand before params_file, and hold for any node.
+    # As arguments before params_file, these do not override it.
     for name, value in defaults.items():
         arguments += ["-p", f"{name}:={_text(value)}"]
     return Node(
@@ -150,7 +151,7 @@ def image_variables() -> list[SetEnvironmentVariable]:
 
 
 def typed(name: str, value: str, kind: type) -> Any:
-    """Read the text of an argument, as YAML, as ROS reads parameters.
+    """Read the text of an argument as ROS reads parameters: as YAML.
 
     Raises:
         RuntimeError: It is of another type.
@@ -171,7 +172,7 @@ def typed(name: str, value: str, kind: type) -> Any:
 
 
 def as_parameters(values: Mapping[str, Any]) -> list[dict[str, ParameterValue]]:
-    """For `Node(parameters=...)`, typed: launch would read text as YAML and make '1' a number."""
+    """Make `Node(parameters=...)` keep the types: it would turn the text '1' into a number."""
     if not values:
         return []
     return [
@@ -180,10 +181,10 @@ def as_parameters(values: Mapping[str, Any]) -> list[dict[str, ParameterValue]]:
 
 
 def _text(default: Any) -> str:
-    """A default as it is typed on the command line."""
+    """Write a default as a user would on the command line."""
     return str(default).lower() if isinstance(default, bool) else str(default)
 
 
 def _described(option: Option) -> str:
-    """A parameter's description with its range; launch itself adds the choices."""
+    """Describe a parameter with its range; launch itself adds the choices."""
     return f"{option.description} ({option.range})" if option.range else option.description

@@ -18,7 +18,7 @@ from efv2_ros.resources import share_path
 
 
 class UsbCamera(NamedTuple):
-    """A package's camera node, and what it publishes where."""
+    """The camera node of a package, with the topic and transport it publishes."""
 
     package: str
     executable: str
@@ -28,7 +28,7 @@ class UsbCamera(NamedTuple):
 
 
 USB_CAMERAS = (
-    # On the board. It hands on the camera's own JPEG files.
+    # For the board. It publishes the camera's own JPEG images.
     UsbCamera(
         "hobot_usb_cam", "hobot_usb_cam", "image", "compressed",
         {"pixel_format": "mjpeg", "zero_copy": False},
@@ -39,7 +39,7 @@ USB_CAMERAS = (
 
 
 def generate_launch_description() -> LaunchDescription:
-    """The arguments, then what follows from their values."""
+    """Declare the arguments, and start what their values ask for."""
     return launching.description(
         [
             *source_arguments(),
@@ -52,7 +52,7 @@ def generate_launch_description() -> LaunchDescription:
 
 
 def source_arguments() -> list[DeclareLaunchArgument]:
-    """Where the images come from."""
+    """Declare the arguments about the images and the camera."""
     return [
         DeclareLaunchArgument(
             "image_topic", default_value="image", description="Topic of the images"
@@ -89,7 +89,7 @@ def source_arguments() -> list[DeclareLaunchArgument]:
 
 
 def process_arguments() -> list[DeclareLaunchArgument]:
-    """How the classifier's process is run."""
+    """Declare the arguments about the classifier's process."""
     return [
         DeclareLaunchArgument(
             "respawn",
@@ -105,7 +105,7 @@ def process_arguments() -> list[DeclareLaunchArgument]:
 
 
 def start(context: LaunchContext, given: set[str]) -> list[LaunchDescriptionEntity]:
-    """The classifier and its camera, with all arguments known."""
+    """Start the classifier and its camera."""
     argument = context.launch_configurations
     parameters = launching.overrides(argument, given)
     for name in given & {"use_sim_time"}:
@@ -120,7 +120,7 @@ def start(context: LaunchContext, given: set[str]) -> list[LaunchDescriptionEnti
         argument,
         parameters,
         image_topic=argument["image_topic"],
-        # All these cameras publish reliably, without which stock Fast DDS loses large images.
+        # All these cameras publish reliably. With best effort, Fast DDS loses large images.
         defaults={"qos_reliability": "reliable"} if camera else {},
         respawn=launching.typed("respawn", argument["respawn"], bool),
         respawn_delay=2.0,
@@ -129,7 +129,11 @@ def start(context: LaunchContext, given: set[str]) -> list[LaunchDescriptionEnti
 
 
 def start_camera(argument: Mapping[str, str]) -> tuple[list[LaunchDescriptionEntity], str]:
-    """What publishes the images, and their transport; nothing and "" without a camera."""
+    """Start the camera.
+
+    Returns:
+        Its actions and the transport of its images; nothing and "" without a camera.
+    """
     camera = argument["camera"]
     if camera == "none":
         return [], ""
@@ -160,7 +164,7 @@ def camera_node(
     topic: str,
     parameters: Mapping[str, Any],
 ) -> Node:
-    """A camera's node, publishing `image_topic`."""
+    """Start a camera's node, which publishes to `image_topic`."""
     return Node(
         package=package,
         executable=executable,
@@ -172,7 +176,7 @@ def camera_node(
 
 
 def mipi_camera(argument: Mapping[str, str]) -> GroupAction:
-    """D-Robotics' own launch file, which knows the board's cameras, told to publish to DDS."""
+    """Start the board's camera with D-Robotics' own launch file, publishing nv12 over DDS."""
     if "mipi_cam" not in get_packages_with_prefixes():
         raise RuntimeError(
             "camera:=mipi needs the package mipi_cam of D-Robotics' TROS: "
@@ -188,7 +192,7 @@ def mipi_camera(argument: Mapping[str, str]) -> GroupAction:
                 launch_arguments={
                     "mipi_io_method": "ros",
                     "mipi_out_format": "nv12",
-                    # The sensor's clock counts from another moment than ROS time.
+                    # By default stamps come from the sensor's clock, which is not ROS time.
                     "mipi_frame_ts_type": "realtime",
                 }.items(),
             ),
@@ -197,7 +201,7 @@ def mipi_camera(argument: Mapping[str, str]) -> GroupAction:
 
 
 def installed_usb_camera() -> UsbCamera:
-    """The first of the packages that is here."""
+    """Find the first installed camera package."""
     installed = get_packages_with_prefixes()
     for camera in USB_CAMERAS:
         if camera.package in installed:

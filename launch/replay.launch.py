@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -113,8 +114,8 @@ def play_arguments(argument: Mapping[str, str], bag: Path) -> list[str]:
         line += ["--wait-for-results"]
     if argument["rate"]:
         rate = launching.typed("rate", argument["rate"], float)
-        if rate <= 0:
-            raise RuntimeError(f"rate is positive, {rate:g} is not")
+        if not 0 < rate < math.inf:
+            raise RuntimeError(f"rate is positive and finite, {rate:g} is not")
         line += ["--rate", str(rate)]
     if argument["out"]:
         out = Path(argument["out"]).expanduser()
