@@ -1,4 +1,4 @@
-"""Image files as frames."""
+"""Finder and reader of photos in files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from efv2_ros.vision.fileheader import require_size
 from efv2_ros.vision.frame import Frame, FrameError, Header
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
-"""Suffixes, in lower case, by which photos are told from the other files of a folder."""
+"""Suffixes, in lower case, of the files in a folder that are taken for photos."""
 
 _PIXEL_BYTES = 8
 """Bytes of a file for each pixel, at most: four samples of 16 bits."""
@@ -27,10 +27,10 @@ _FILE_BYTES = 64 << 20
 
 
 def find_photos(paths: Iterable[Path]) -> list[Path]:
-    """The files named, and of folders the photos in them, by name.
+    """List the given files, and the photos in the given folders, sorted by name.
 
     Raises:
-        FrameError: A path does not exist, or a folder holds no photo.
+        FrameError: A path does not exist, or a folder has no photo.
     """
     files: list[Path] = []
     for path in paths:
@@ -47,7 +47,7 @@ def find_photos(paths: Iterable[Path]) -> list[Path]:
 
 
 def read_photo(path: Path, max_pixels: int = MAX_PIXELS) -> Frame:
-    """Decode a photo, upright, as a camera that publishes bgr8 would have taken it.
+    """Decode a photo to a `bgr8` frame and turn it upright as its EXIF orientation says.
 
     Args:
         path: A JPEG, PNG, BMP, PNM, TIFF or WebP file.

@@ -32,11 +32,11 @@ _REDUCED = {
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
 REDUCTIONS = tuple(sorted(_REDUCED, reverse=True))
-"""Factors by which a JPEG can be shrunk while it is decoded, largest first."""
+"""Factors by which a JPEG can be shrunk while it is decoded, the largest first."""
 
 
 def is_jpeg_or_png(data: NDArray[np.uint8]) -> bool:
-    """Whether a file, uint8, 1-D, begins as one of the two does."""
+    """Return whether a file, uint8, 1-D, has the signature of a JPEG or a PNG."""
     return data[:8].tobytes().startswith((jpeg.START, png.SIGNATURE))
 
 
@@ -51,8 +51,8 @@ def read_header(data: NDArray[np.uint8], max_pixels: int = MAX_PIXELS) -> FileHe
         max_pixels: Largest size that is accepted, in pixels.
 
     Raises:
-        FrameError: `decode` if it is no complete JPEG or PNG or would cost too much; `size` if it
-            declares more than `max_pixels`.
+        FrameError: fault `decode` if it is not a complete JPEG or PNG or would cost too much;
+            `size` if it declares more than `max_pixels`.
     """
     data = np.ascontiguousarray(data)
     start = data[:8].tobytes()
@@ -64,22 +64,22 @@ def read_header(data: NDArray[np.uint8], max_pixels: int = MAX_PIXELS) -> FileHe
 
 
 def decode(data: NDArray[np.uint8], header: FileHeader, reduction: int = 1) -> NDArray[np.uint8]:
-    """Decodes to BGR, turned upright as EXIF says.
+    """Decode a file to BGR and turn it upright as its EXIF orientation says.
 
-    Cameras' messages carry no EXIF; photos do, and a classifier wants them upright. Alpha is
-    dropped, of 16-bit samples the high byte is kept.
+    The EXIF orientation matters for photos; messages of cameras have none. Alpha is dropped.
+    Samples of 16 bits are reduced to their high byte.
 
     Args:
         data: The whole file, uint8, 1-D.
-        header: What `read_header` found in it.
-        reduction: 1, 2, 4 or 8: shrink a JPEG by this factor, at less than the full cost. A
-            reduced pixel is the mean of a `reduction x reduction` block.
+        header: The file's, from `read_header`.
+        reduction: Factor by which a JPEG is shrunk while it is decoded, which takes less time: 1,
+            2, 4 or 8. Each pixel is the mean of a block of `reduction x reduction` pixels.
 
     Returns:
         uint8 of shape (height, width, 3), each side `ceil(side / reduction)`.
 
     Raises:
-        FrameError: `decode`.
+        FrameError: fault `decode`; the file is damaged.
     """
     if header.png is not None:
         data = png.decodable(np.ascontiguousarray(data), header.png)

@@ -1,4 +1,4 @@
-"""One image as it arrived: a zero-copy view of a message, before any conversion."""
+"""The image of a message before any conversion, without ROS and without a copy."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from efv2_ros.errors import Efv2Error
 
 FrameFault = Literal["message", "encoding", "size", "step", "data", "decode", "roi", "stamp"]
-"""Why a frame cannot be classified; the key under which diagnostics count it."""
+"""Cause for which a frame cannot be classified; the key under which diagnostics count it."""
 
 
 class FrameError(Efv2Error, ValueError):
     """A frame that cannot be classified.
 
     Attributes:
-        fault: Short cause, stable enough to count and to log once by.
+        fault: The cause, one of a fixed set: frames are counted by it, and logged once for each.
     """
 
     def __init__(self, fault: FrameFault, message: str) -> None:
@@ -27,7 +27,7 @@ class FrameError(Efv2Error, ValueError):
 
 
 class Header(NamedTuple):
-    """A `std_msgs/Header` without ROS: carried unchanged from image to result."""
+    """A `std_msgs/Header` without ROS; the result of an image has the image's header."""
 
     sec: int = 0
     nanosec: int = 0
@@ -35,22 +35,22 @@ class Header(NamedTuple):
 
     @property
     def nanoseconds(self) -> int:
-        """The stamp as nanoseconds."""
+        """The stamp in nanoseconds."""
         return self.sec * 1_000_000_000 + self.nanosec
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A view of one image message; nothing is copied and nothing is checked yet.
+    """A view of one image message. Nothing is copied, and nothing has been checked.
 
     Attributes:
-        header: The source message's header.
-        encoding: A name from `sensor_msgs/image_encodings`, or `jpeg` or `png` when `data` is a
-            compressed file, whose size is then known only after decoding.
-        data: All bytes of the message, uint8, 1-D. Only valid while the message lives.
-        height: Rows, in pixels. 0 when compressed.
-        width: Columns, in pixels. 0 when compressed.
-        step: Bytes from one row to the next; 0 means "rows are not padded".
+        header: The message's header.
+        encoding: A name from `sensor_msgs/image_encodings`; or `jpeg` or `png` if `data` is a
+            compressed file, which itself declares its size.
+        data: The image's bytes, uint8, 1-D. Valid as long as the message exists.
+        height: Rows, in pixels. 0 for a compressed file.
+        width: Columns, in pixels. 0 for a compressed file.
+        step: Bytes from one row to the next; 0 means that rows have no padding.
         is_bigendian: Byte order of 16-bit samples.
     """
 

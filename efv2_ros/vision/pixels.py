@@ -1,4 +1,4 @@
-"""A raw frame's bytes as an array: named formats, every size checked, nothing copied."""
+"""Pixel layouts of the raw encodings, and checked views of a frame's bytes as arrays."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _MAX_SIDE = 65535
 
 
 class PixelFormat(NamedTuple):
-    """How the pixels of one encoding lie in memory.
+    """Memory layout of one encoding's pixels.
 
     Attributes:
-        kind: What has to be done with them.
+        kind: Family of layouts that are converted in the same way.
         channels: Bytes per pixel of a row.
-        to_bgr: OpenCV's conversion to BGR, None where they are BGR.
-        order: Byte positions of Y, U, V within a macropixel (yuv422: two pixels) or chroma pair
-            (yuv420: Y is unused).
+        to_bgr: OpenCV's code for the conversion to BGR; None for BGR itself.
+        order: Byte positions of Y, U and V, in a macropixel of two pixels for yuv422, in a pair of
+            chroma samples for yuv420, where Y's is unused.
         shared: Pixels across and down that share a chroma sample.
     """
 
@@ -63,10 +63,10 @@ COMPRESSED = ("jpeg", "png")
 
 
 def pixel_format(frame: Frame) -> PixelFormat:
-    """The format of a raw frame.
+    """Return the pixel layout of a raw frame.
 
     Raises:
-        FrameError: `encoding`, when it is none of the supported ones.
+        FrameError: fault `encoding`; the encoding is not supported.
     """
     try:
         return PIXEL_FORMATS[frame.encoding]
@@ -78,18 +78,18 @@ def pixel_format(frame: Frame) -> PixelFormat:
 
 
 def view(frame: Frame, pixels: PixelFormat) -> NDArray[np.uint8]:
-    """The frame's rows as an array over the frame's own bytes.
+    """View a frame's bytes as an array of rows, without a copy.
 
-    A row may be longer than its pixels (`step`), and the data longer than the rows; a last row
-    without its padding is enough. `step == 0` stands for unpadded rows, and then the data must
-    have just that length.
+    Rows may have padding, as `step` says, and the data may be longer than the rows; the padding of
+    the last row may be missing. With `step == 0`, rows have no padding and the data must have
+    exactly their length.
 
     Returns:
         uint8 of shape (rows, width), or (rows, width, channels) when a pixel has several bytes.
         nv12 and nv21 have `height * 3 // 2` rows, the last third of them chroma pairs.
 
     Raises:
-        FrameError: `size`, `step` or `data`, whichever is wrong.
+        FrameError: fault `size`, `step` or `data`, by which of them is wrong.
     """
     width, height = frame.width, frame.height
     _check_size(width, height, frame.encoding, pixels.kind)
@@ -123,13 +123,13 @@ def view(frame: Frame, pixels: PixelFormat) -> NDArray[np.uint8]:
 
 
 def macropixels(packed: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A yuv422 view as (height, width // 2, 4): two Y, one U and one V each."""
+    """Reshape a yuv422 view to (height, width // 2, 4): two Y, one U and one V each."""
     height, width, _ = packed.shape
     return packed.reshape(height, width // 2, 4)
 
 
 def chroma_pairs(rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The last third of an nv12 or nv21 view's rows, as (height // 2, width // 2, 2)."""
+    """Return the chroma of an nv12 or nv21 view, uint8 of shape (height // 2, width // 2, 2)."""
     chroma = rows[rows.shape[0] // 3 * 2 :]
     height, width = chroma.shape
     return chroma.reshape(height, width // 2, 2)
@@ -137,7 +137,9 @@ def chroma_pairs(rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _check_size(width: int, height: int, encoding: str, kind: Kind) -> None:
     if not (0 < width <= _MAX_SIDE and 0 < height <= _MAX_SIDE):
-        raise FrameError("size", f"{width}x{height} is no image size (1 to {_MAX_SIDE} each)")
+        raise FrameError(
+            "size", f"{width}x{height} is not an image size: both sides must be 1 to {_MAX_SIDE}"
+        )
     if kind in ("yuv420", "yuv422") and (width % 2 or (kind == "yuv420" and height % 2)):
         sides = "width and height" if kind == "yuv420" else "width"
         raise FrameError("size", f"{encoding} needs an even {sides}, got {width}x{height}")

@@ -1,9 +1,9 @@
-"""JPEG files straight to their Y, U and V planes, on machines that have libturbojpeg.
+"""Decoder of JPEG files to their Y, U and V planes, with the optional libturbojpeg.
 
-A JPEG holds planes of YUV. OpenCV enlarges the chroma and converts to BGR, only for NV12 to take
-that back; libturbojpeg hands the planes out. It is optional: apt's libturbojpeg, or the one inside
-PyPI's `turbojpeg`. The functions are those of libjpeg-turbo 2.1's turbojpeg.h, which 3.x still
-has. ctypes lets other threads run while they work.
+A JPEG stores YUV planes. OpenCV upsamples the chroma and converts to BGR, which the conversion to
+NV12 would have to undo; libturbojpeg returns the planes themselves. The library is apt's
+libturbojpeg, or the one inside PyPI's `turbojpeg`. It is called through ctypes, which releases the
+GIL meanwhile, with the functions of libjpeg-turbo 2.1's turbojpeg.h, which 3.x still has.
 """
 
 from __future__ import annotations
@@ -21,23 +21,24 @@ from numpy.typing import NDArray
 from efv2_ros.vision.compressed import FileHeader
 
 _SHARED = {0: (1, 1), 1: (2, 1), 2: (2, 2), 3: (1, 1), 4: (1, 2), 5: (4, 1)}
-"""Pixels across and down that share a chroma sample, by TJSAMP: 4:4:4, 4:2:2, 4:2:0, grey, 4:4:0,
-4:1:1."""
+"""Pixels across and down that share a chroma sample, by subsampling (TJSAMP): 4:4:4, 4:2:2, 4:2:0,
+grey, 4:4:0, 4:1:1."""
 
 _GREY = 3
 _YUV_SPACES = (1, 2)
-"""TJCS_YCbCr and TJCS_GRAY."""
+"""Colour spaces (TJCS) that are decoded: YCbCr and grey."""
 
 _HARMLESS = b"extraneous bytes before marker 0xd9"
-"""What many USB cameras' frames have: stuffing before the end marker, after the whole picture."""
+"""libjpeg's warning about padding between the picture and the end marker, which many USB cameras
+write; the picture is complete."""
 
 
 class YuvPicture(NamedTuple):
-    """A decoded JPEG, in full range; views of buffers that the next one overwrites.
+    """The planes of a decoded JPEG, in full range; the next picture overwrites them.
 
     Attributes:
-        planes: Y, and unless the picture is grey U and V: uint8 of shape (height, width). Beyond
-            the picture, the planes are padded to whole chroma samples.
+        planes: Y, then U and V unless the picture is grey: each uint8 of shape (height, width),
+            padded at the right and bottom to whole chroma samples.
         shared: Pixels across and down that share a chroma sample.
     """
 
@@ -47,7 +48,7 @@ class YuvPicture(NamedTuple):
 
 @functools.cache
 def load() -> ctypes.CDLL | None:
-    """The library, looked for once; None where there is none with all functions."""
+    """Load the library; return None if there is none that has all functions."""
     for name in ("libturbojpeg.so.0", *_bundled()):
         try:
             return _declare(ctypes.CDLL(name))
@@ -57,7 +58,7 @@ def load() -> ctypes.CDLL | None:
 
 
 def _bundled() -> list[str]:
-    """Libraries in a folder beside PyPI's module `turbojpeg`, which is not imported."""
+    """Find the libraries that PyPI's `turbojpeg` contains, without importing it."""
     spec = find_spec("turbojpeg")
     if spec is None or spec.origin is None:
         return []
@@ -85,7 +86,7 @@ def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
 
 
 class _Buffers:
-    """Planes of one size, and where C finds them."""
+    """Memory for planes of one size, with the pointers and strides that libturbojpeg takes."""
 
     def __init__(self, width: int, height: int, subsampling: int) -> None:
         across, down = _SHARED[subsampling]
@@ -100,7 +101,7 @@ class _Buffers:
 
 
 class JpegDecoder:
-    """Decodes JPEGs into memory of its own. Not thread-safe: use one for each worker."""
+    """Decoder of JPEGs that reuses its memory. Not thread-safe: use one for each worker."""
 
     def __init__(self) -> None:
         self._handle: int | None = None
@@ -114,20 +115,20 @@ class JpegDecoder:
         reduction: int,
         origin: tuple[int, int] = (0, 0),
     ) -> YuvPicture | None:
-        """Decodes a JPEG, shrinking it meanwhile.
+        """Decode a JPEG and shrink it meanwhile.
 
         Args:
             data: The whole file, uint8, 1-D.
-            header: What `read_header` found in it.
-            reduction: 1, 2, 4 or 8; every plane is shrunk by this factor, to sides of
+            header: The file's, from `read_header`.
+            reduction: Factor by which every plane is shrunk: 1, 2, 4 or 8. Its sides are
                 `ceil(side / reduction)`.
-            origin: Column and row of the file where the part begins that is wanted.
+            origin: Column and row, in pixels of the file, of the region that the caller uses.
 
         Returns:
-            The picture. None where it is better left to OpenCV: without the library, for a part
-            that begins inside a chroma sample and would shift, and for a file that is no plain
-            YCbCr or grey JPEG, that EXIF may turn, or that is broken. Which broken files still
-            give a picture is then the same with and without the library.
+            The picture, or None if OpenCV should decode the file: the library is missing; the
+            region begins inside a chroma sample, which would shift the chroma; or the file is not
+            a plain YCbCr or grey JPEG, may be turned by EXIF, or is damaged. So the same damaged
+            files give a picture with and without the library.
         """
         library = load()
         if library is None or not header.is_jpeg or header.may_be_turned:
@@ -157,13 +158,13 @@ class JpegDecoder:
         failed = library.tjDecompressToYUVPlanes(
             *jpeg, buffers.pointers, width, buffers.strides, height, 0
         )
-        # Its own code for "only a warning" cannot be trusted: it survives a later error.
+        # tjGetErrorCode is no help: it still says "warning" after a later error.
         if failed and _HARMLESS not in library.tjGetErrorStr2(self._handle):
             self._give_up()
             return None
         return YuvPicture(buffers.planes, _SHARED[subsampling])
 
     def _give_up(self) -> None:
-        """Takes a new handle next time: after an error in a header, this one would stay in it."""
+        """Drop the handle: after an error in a header, libturbojpeg keeps failing with it."""
         self._free()
         self._handle = None

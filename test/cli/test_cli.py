@@ -53,6 +53,14 @@ def test_json_is_what_the_classifier_says(run, model, photos):
         assert set(report["milliseconds"]) == {"convert", "infer", "postprocess"}
 
 
+def test_photos_above_the_limit_are_left_out(run, model, photos):
+    height, width = cv2.imread(str(photos[0])).shape[:2]
+    arguments = ["classify", photos[0], "--model", model, "--max-pixels"]
+    run(*arguments, height * width)
+    result = run(*arguments, height * width - 1, status=1)
+    assert f"declares {width}x{height} pixels" in " ".join(result.stderr.split())
+
+
 def test_a_table_for_people_and_annotated_photos(run, model, photos, tmp_path):
     labels = tmp_path / "labels.txt"
     labels.write_text("\n".join(f"thing number {n}" for n in range(1000)))

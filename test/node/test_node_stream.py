@@ -233,6 +233,20 @@ def test_a_thousand_malformed_frames_among_a_hundred_good_ones(start, model, pho
         assert log.count(f"dropped a frame ({cause})") == 1, log
 
 
+def test_the_limit_on_compressed_images_changes_while_running(start, model, photos):
+    _, talker = start(
+        {"model_path": model, "transport": "compressed", "queue_policy": "all", "max_pixels": 100},
+        message_type=CompressedImage,
+    )
+    image = CompressedImage(format="jpeg", data=array("B", photos[0].read_bytes()))
+    talker.images.publish(stamped(image, 0))
+    assert talker.spin_until(lambda: talker.fresh_stream()[1].get("dropped: size") == "1", SOON)
+    (answer,) = talker.set(max_pixels=25_000_000)
+    assert answer.successful, answer.reason
+    talker.images.publish(stamped(image, 1))
+    talker.expect_results(1)
+
+
 def test_broken_files_among_good_compressed_images(start, model, photos):
     _, talker = start(
         {"model_path": model, "transport": "compressed", "queue_policy": "all"},

@@ -35,14 +35,28 @@ def zeros(count):
     return b"".join([*parts, deflate.compress(bytes(rest)), deflate.flush()])
 
 
-def rows(width, height, depth=8, colour=2, interlaced=0):
-    """The deflated bytes of a black picture."""
-    count = 0
+def deflated(data):
+    return zlib.compress(bytes(data))
+
+
+def inflated(data):
+    return zlib.decompress(data)
+
+
+def row_starts(width, height, depth=8, colour=2, interlaced=0):
+    """Where each row of an uncompressed picture begins, and where the last ends."""
+    starts = [0]
     for x, y, right, down in ADAM7 if interlaced else [(0, 0, 1, 1)]:
         columns, lines = -(-(width - x) // right), -(-(height - y) // down)
         if columns > 0 and lines > 0:
-            count += lines * (1 + -(-columns * depth * CHANNELS[colour] // 8))
-    return zeros(count)
+            row = 1 + -(-columns * depth * CHANNELS[colour] // 8)
+            starts += range(starts[-1] + row, starts[-1] + lines * row + 1, row)
+    return starts
+
+
+def rows(*layout):
+    """The deflated bytes of a black picture; `layout` as in `ihdr`."""
+    return zeros(row_starts(*layout)[-1])
 
 
 def png(width=40, height=40, *more, before=b"", after=b"", data=None):
