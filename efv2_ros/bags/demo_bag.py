@@ -19,6 +19,7 @@ from efv2_ros.messages.message import header_message, message, serialize
 from efv2_ros.messages.typestore import typestore
 from efv2_ros.pictures.encode import encode
 from efv2_ros.pictures.pictures import Pictures
+from efv2_ros.vision.compressed import MAX_PIXELS
 from efv2_ros.vision.frame import Frame, FrameError, Header
 from efv2_ros.vision.pixels import COMPRESSED
 
@@ -114,6 +115,7 @@ def record(
     frames: int = 0,
     storage: Storage = "mcap",
     compression: Compression = "none",
+    max_pixels: int = MAX_PIXELS,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     on_left_out: Callable[[str], None] = lambda text: None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -127,6 +129,7 @@ def record(
         frames: Number of images; the pictures are repeated as needed. 0 takes each picture once.
         storage: See `BagWriter`.
         compression: See `BagWriter`.
+        max_pixels: Largest picture that is decoded, in pixels.
         on_progress: Called after each image with the number so far and the total, 0 if unknown.
         on_left_out: Called with the reason, once for each photo that cannot be read.
         should_stop: Polled before each image; True completes the bag there.
@@ -138,7 +141,7 @@ def record(
     """
     resizes = camera.width or camera.height
     keeps = camera.encoding in COMPRESSED and not resizes
-    pictures = Pictures(paths, on_left_out, [camera.encoding] if keeps else [])
+    pictures = Pictures(paths, on_left_out, [camera.encoding] if keeps else [], max_pixels)
     rate = camera.rate or pictures.rate
     source = itertools.islice(pictures.endless(), frames) if frames else pictures.once()
     writer = BagWriter(out, storage=storage, compression=compression)

@@ -25,6 +25,6 @@ def cause_of(error: Exception) -> str:
 
 def explained(error: Exception) -> str:
     """Give the message of an error that is meant for people; of any other, the traceback."""
-    if isinstance(error, (Efv2Error, FrameError, ValueError)):
+    if isinstance(error, (Efv2Error, ValueError)):
         return str(error)
     return "".join(traceback.format_exception(error))

@@ -70,6 +70,7 @@ _MOST_EXAMPLES = 3
     "over the folder; always the same ones.",
 )
 @table_option("slots", default=2)
+@table_option("max_pixels")
 @click.option("--restart", is_flag=True, help="Ignore the answers of an interrupted run.")
 @click.option(
     "--json",
@@ -87,6 +88,7 @@ def evaluate(
     other_model: str | None,
     limit: int | None,
     slots: int,
+    max_pixels: int,
     restart: bool,
     json_file: Path | None,
     **options: Any,
@@ -121,7 +123,7 @@ def evaluate(
         evaluation = stack.enter_context(
             open_evaluation(
                 folder, models, truth_file=truth_file, limit=limit, fit=fit, antialias=antialias,
-                restart=restart,
+                max_pixels=max_pixels, restart=restart,
             )
         )  # fmt: skip
         _print_left_out(evaluation)

@@ -24,7 +24,6 @@ from efv2_ros.cli.replay import replay
 from efv2_ros.cli.report import report
 from efv2_ros.errors import Efv2Error
 from efv2_ros.signals import ignore_signals, interruptible
-from efv2_ros.vision.frame import FrameError
 
 
 class _Group(click.Group):
@@ -38,7 +37,7 @@ class _Group(click.Group):
         try:
             with interruptible():
                 return super().invoke(ctx)
-        except (Efv2Error, FrameError) as error:
+        except Efv2Error as error:
             raise click.ClickException(str(error)) from error
         except OSError as error:
             if error.errno == errno.EPIPE:

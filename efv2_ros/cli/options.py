@@ -25,7 +25,7 @@ _REQUEST_NAMES = (
 
 _FIT_NAMES = ("fit", "antialias")
 
-_VIEW_NAMES = (*_FIT_NAMES, "roi", "top_k", "score_threshold")
+_VIEW_NAMES = (*_FIT_NAMES, "roi", "max_pixels", "top_k", "score_threshold")
 
 
 class Parsed(click.ParamType):  # type: ignore[type-arg]

@@ -22,7 +22,7 @@ from efv2_ros.bags.demo_bag import (
     record,
 )
 from efv2_ros.cli.console import INTERRUPTED, bar_total, image_bar, messages, output
-from efv2_ros.cli.options import Parsed
+from efv2_ros.cli.options import Parsed, table_option
 from efv2_ros.pictures.encode import ENCODERS, FILE_SUFFIXES
 from efv2_ros.signals import catch_stop
 
@@ -95,6 +95,7 @@ _PIXELS = click.IntRange(1, 16384)
     type=click.Choice(["none", "chunk", "message", "file"]),
     help="Compression with zstd: chunk is mcap's own, message and file are rosbag2's.",
 )
+@table_option("max_pixels")
 def record_demo(
     out: Path,
     paths: tuple[Path, ...],

@@ -18,6 +18,7 @@ from efv2_ros.evaluation.statistics import cosine, scipy_stats
 from efv2_ros.evaluation.truth import Truth
 from efv2_ros.pictures.photo import read_photo
 from efv2_ros.runtimes.base import DeviceLostError, InferenceError
+from efv2_ros.vision.compressed import MAX_PIXELS
 from efv2_ros.vision.frame import FrameError
 from efv2_ros.vision.geometry import Fit
 
@@ -49,7 +50,7 @@ class _ImageStages:
         self._classifiers = classifiers
 
     def prepare(self, image: Image) -> list[Prepared]:
-        frame = read_photo(image.path)
+        frame = read_photo(image.path, self._classifiers[0].options.max_pixels)
         prepared: list[Prepared] = []
         try:
             for classifier in self._classifiers:
@@ -204,6 +205,7 @@ def open_evaluation(
     limit: int | None = None,
     fit: Fit = "crop",
     antialias: bool = True,
+    max_pixels: int = MAX_PIXELS,
     restart: bool = False,
 ) -> Evaluation:
     """Find the images and their classes, and open the checkpoint of an interrupted run.
@@ -222,6 +224,7 @@ def open_evaluation(
         limit: Evaluate only so many images; see `Dataset.limited`.
         fit: See `ViewOptions`.
         antialias: See `ViewOptions`.
+        max_pixels: See `ViewOptions`.
         restart: Ignore the answers of an interrupted run.
 
     Raises:
@@ -234,7 +237,7 @@ def open_evaluation(
     dataset = find_images(folder, classes, truth)
     if limit is not None:
         dataset = dataset.limited(limit)
-    view = ViewOptions(fit, antialias=antialias, top_k=TOP)
+    view = ViewOptions(fit, antialias=antialias, max_pixels=max_pixels, top_k=TOP)
     classifiers = [Classifier(model, view) for model in models]
     description = describe(folder, truth, limit, classifiers)
     return Evaluation(dataset, classifiers, Checkpoint(description, restart=restart))

@@ -15,7 +15,6 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions, uninstall_signal_handlers
 
 from efv2_ros.errors import Efv2Error
-from efv2_ros.vision.frame import FrameError
 
 NodeT = TypeVar("NodeT", bound=Node)
 
@@ -71,7 +70,7 @@ def run(
     except ParameterException as error:
         print(f"{name}: {error.args[0]}", file=sys.stderr)
         return MISUSED
-    except (Efv2Error, FrameError) as error:
+    except Efv2Error as error:
         print(f"{name}: {error}", file=sys.stderr)
         return FAILED
     except Exception:

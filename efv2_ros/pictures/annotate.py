@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from efv2_ros.vision.compressed import MAX_PIXELS, decode, read_header
-from efv2_ros.vision.frame import Frame, FrameError, Header
+from efv2_ros.vision.frame import Frame, FrameError
 from efv2_ros.vision.pixels import COMPRESSED, pixel_format, view
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -87,12 +87,6 @@ def to_bgr(frame: Frame, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     return BgrConverter(lambda height, width: np.empty((height, width, 3), np.uint8))(
         frame, max_pixels
     )
-
-
-def bgr_frame(header: Header, bgr: NDArray[np.uint8]) -> Frame:
-    """View a BGR picture, uint8 of shape (height, width, 3), C-contiguous, as a frame."""
-    height, width = bgr.shape[:2]
-    return Frame(header, "bgr8", bgr.reshape(-1), height, width, 3 * width)
 
 
 def annotate(bgr: NDArray[np.uint8], lines: Sequence[str]) -> None:

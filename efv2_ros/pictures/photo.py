@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from efv2_ros.pictures.annotate import bgr_frame
 from efv2_ros.pictures.dimensions import declared_size
 from efv2_ros.vision.compressed import MAX_PIXELS, decode, is_jpeg_or_png, read_header
 from efv2_ros.vision.fileheader import require_size
@@ -69,7 +68,7 @@ def read_photo(path: Path, max_pixels: int = MAX_PIXELS) -> Frame:
         no_image = error.fault == "decode" and not is_checked
         subject = f"{path} is not an image OpenCV can decode" if no_image else path
         raise FrameError(error.fault, f"{subject}: {error}") from error
-    return bgr_frame(Header(frame_id=path.name), image)
+    return Frame.from_bgr(image, Header(frame_id=path.name))
 
 
 def read_file(path: Path, max_pixels: int) -> NDArray[np.uint8]:

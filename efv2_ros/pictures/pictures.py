@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 
 from efv2_ros.errors import Efv2Error
-from efv2_ros.pictures.annotate import bgr_frame
 from efv2_ros.pictures.photo import SUFFIXES, find_photos, read_file, read_photo
 from efv2_ros.vision.compressed import MAX_PIXELS
 from efv2_ros.vision.frame import Frame, FrameError, Header
@@ -163,7 +162,7 @@ class _Video:
             read, image = video.read()
             if not read:
                 return
-            yield bgr_frame(Header(frame_id=self._path.name), np.asarray(image, np.uint8))
+            yield Frame.from_bgr(np.asarray(image, np.uint8), Header(frame_id=self._path.name))
 
 
 def _exact(rate: float) -> Fraction:

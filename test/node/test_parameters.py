@@ -92,7 +92,7 @@ def test_documents_say_which_values_there_are_and_when_they_change(document, nam
     assert change in CHANGES[option.change]
     assert all(f"`{choice}`" in values for choice in option.choices)
     assert re.findall(r"-?[\d.]+", values if option.limits else "") == (
-        [f"{limit:g}" for limit in option.limits] if option.limits else []
+        [re.sub(r"\.0$", "", str(limit)) for limit in option.limits] if option.limits else []
     )
     assert len(meaning) > 5
 

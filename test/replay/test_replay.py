@@ -24,12 +24,11 @@ from efv2_ros.cli.main import main
 from efv2_ros.files import FileWriteError
 from efv2_ros.messages import message as messages
 from efv2_ros.messages.message import serialize
-from efv2_ros.pictures.annotate import bgr_frame
 from efv2_ros.replay import offline
 from efv2_ros.replay.golden import compare, write_junit
 from efv2_ros.replay.results import read_run, write_results
 from efv2_ros.replay.run import FrameResult, Run, RunError, read_jsonl, save_jsonl, write_jsonl
-from efv2_ros.vision.frame import Header
+from efv2_ros.vision.frame import Frame, Header
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +74,7 @@ def test_every_image_is_classified_as_it_would_be_alone(tmp_path, classifier, sl
     assert nanoseconds(run) == stamps(40)
     assert run.drops() == {}
     for number, frame in enumerate(run.frames):
-        alone = classifier.classify(bgr_frame(Header(), picture(number)))
+        alone = classifier.classify(Frame.from_bgr(picture(number)))
         assert frame.prediction == alone.prediction
         assert frame.header.frame_id == "camera"
         assert set(frame.milliseconds) == {"read", "wait", "convert", "infer", "postprocess"}
@@ -94,14 +93,14 @@ def test_images_come_out_in_the_order_of_their_stamps(tmp_path, classifier):
     run, _ = replay(path, classifier, slots=2)
     assert nanoseconds(run) == stamps(30)
     for number, frame in enumerate(run.frames):
-        alone = classifier.classify(bgr_frame(Header(), picture(number)))
+        alone = classifier.classify(Frame.from_bgr(picture(number)))
         assert frame.prediction == alone.prediction
 
 
 def test_images_of_one_stamp_stay_in_the_order_of_the_bag(tmp_path, classifier):
     path = write(tmp_path / "bag", [("/image", START + n, image(n, START)) for n in range(12)])
     run, _ = replay(path, classifier, slots=4)
-    expected = [classifier.classify(bgr_frame(Header(), picture(n))).prediction for n in range(12)]
+    expected = [classifier.classify(Frame.from_bgr(picture(n))).prediction for n in range(12)]
     assert [frame.prediction for frame in run.frames] == expected
 
 

@@ -21,14 +21,14 @@ from efv2_ros.bags.bag import Bag
 from efv2_ros.classify.postprocess import Prediction
 from efv2_ros.cli.main import main
 from efv2_ros.errors import Efv2Error
-from efv2_ros.pictures.annotate import bgr_frame, to_bgr
+from efv2_ros.pictures.annotate import to_bgr
 from efv2_ros.pictures.photo import read_photo
 from efv2_ros.replay.run import FrameResult, Run, write_jsonl
 from efv2_ros.report.page import write_report
 from efv2_ros.report.scales import Scale, linear_scale, logarithmic_scale, time_ticks
 from efv2_ros.report.series import Axis, envelope
 from efv2_ros.report.thumbnails import find_thumbnails, wanted_thumbnails
-from efv2_ros.vision.frame import Header
+from efv2_ros.vision.frame import Frame, Header
 
 WIDE, NARROW = 1400, 400
 
@@ -795,7 +795,7 @@ def test_no_more_images_are_read_than_needed():
     def images():
         for number in range(9):
             read.append(number)
-            yield bgr_frame(at(number), picture(number))
+            yield Frame.from_bgr(picture(number), at(number))
 
     assert find_thumbnails(run, [1, 3], images()).keys() == {1, 3}
     assert read == [0, 1, 2, 3]
