@@ -78,7 +78,7 @@ def my_catalog(models, seed=9):
 def test_a_home_of_nobody_is_a_reason_to_refuse(started):
     process, talker = started()
     expect_refusal(talker, "home", model_path="~nouser/m.onnx")
-    expect_refusal(talker, "home", catalog_file="~nouser/c.yaml")
+    expect_refusal(talker, "nouser", catalog_file="~nouser/c.yaml")
     expect_refusal(talker, "nouser", labels_file="~nouser/l.txt")
     assert talker.state() == "active"
     process.stop()
