@@ -1,4 +1,7 @@
-"""One image in, one prediction out: the same way for the node, the CLI and every measurement."""
+"""The classifier: convert a frame, run the model, pick the best classes.
+
+The node, the command line, replay, evaluation and benchmark all use it.
+"""
 
 from __future__ import annotations
 

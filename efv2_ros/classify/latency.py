@@ -1,4 +1,4 @@
-"""How long each stage of a frame took, as percentiles over the recent past."""
+"""Latency of each stage of a frame, as percentiles over the recent past."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Logits to the best few classes."""
+"""Softmax and top-k: from logits to the best classes."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What talks to a running classifier: its process, a listener, requests."""
+"""Clients of a running classifier: its process, a listener, requests."""

@@ -1,4 +1,4 @@
-"""ROS for the duration of a block."""
+"""A ROS context for the duration of a block."""
 
 from __future__ import annotations
 

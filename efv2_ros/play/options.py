@@ -1,4 +1,4 @@
-"""How a bag is played, and what came of it."""
+"""Options of playing a bag, and its result."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Pixels and scores: frames, NV12, top-k, labels. NumPy and OpenCV only."""
+"""Pixels: frames, NV12, resizing, JPEG and PNG. NumPy and OpenCV only."""
