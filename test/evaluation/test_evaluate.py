@@ -13,8 +13,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import onnx
 import pytest
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+import onnx
 import standins
 from click.testing import CliRunner
 from dispositions import SIGINT_DEFAULT, SIGINT_IGNORED
