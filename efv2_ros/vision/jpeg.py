@@ -90,6 +90,21 @@ class _Frame(NamedTuple):
         return sum(self.blocks.values())
 
 
+class _Scan(NamedTuple):
+    """What a scan header says.
+
+    Attributes:
+        components: How many components the scan has.
+        visits: How many visits of coefficients decoding costs.
+        least_bits: Bits that its data have at least: a Huffman code of one bit for each DC
+            coefficient of a block, and in sequential JPEGs another for the AC coefficients.
+    """
+
+    components: int
+    visits: int
+    least_bits: int
+
+
 def read_jpeg(data: NDArray[np.uint8], max_pixels: int) -> FileHeader:
     """Walk the segments of a JPEG file and return its size.
 
@@ -112,11 +127,15 @@ def read_jpeg(data: NDArray[np.uint8], max_pixels: int) -> FileHeader:
     exif_budget = MAX_EXIF_COPIES
     restart_interval = 0
     visits_left = 0
+    least_bytes = 0  # of the data that follow
     position = 2
     for _ in range(_MAX_SEGMENTS):
         found = _MARKER.search(view, position)
         if found is None:
             break
+        if found.start() - position < least_bytes:
+            raise _too_little(found.start() - position, frame)
+        least_bytes = 0
         marker = view[found.end() - 1]
         if marker in (_SOI, _EOI):
             break
@@ -137,14 +156,17 @@ def read_jpeg(data: NDArray[np.uint8], max_pixels: int) -> FileHeader:
         elif marker == _SOS:
             if frame is None:
                 raise _broken("it has no frame header")
-            components, visits = _read_scan(content, frame, restart_interval)
-            visits_left -= visits
+            scan = _read_scan(content, frame, restart_interval)
+            visits_left -= scan.visits
             if visits_left < 0:
                 raise _broken("its scans visit the picture too often")
+            least_bytes = scan.least_bits // 8
             if not first_scan:
                 first_scan = position
-                _require_data(len(view) - position, frame)
-                if not frame.is_progressive and components == len(frame.blocks):
+                left = len(view) - position
+                if left < max(least_bytes, frame.all_blocks // 8):
+                    raise _too_little(left, frame)
+                if not frame.is_progressive and scan.components == len(frame.blocks):
                     break
     else:
         raise _broken(f"it has more than {_MAX_SEGMENTS} segments")
@@ -191,8 +213,7 @@ def _read_frame(marker: int, content: memoryview) -> _Frame:
     return _Frame(width, height, marker == _SOF2, blocks)
 
 
-def _read_scan(content: memoryview, frame: _Frame, restart_interval: int) -> tuple[int, int]:
-    """Return how many components a scan has, and how many visits of coefficients it costs."""
+def _read_scan(content: memoryview, frame: _Frame, restart_interval: int) -> _Scan:
     count = content[0] if content else 0
     if not 1 <= count <= 4 or len(content) != 4 + 2 * count:
         raise _broken("a scan header has a wrong length")
@@ -200,26 +221,24 @@ def _read_scan(content: memoryview, frame: _Frame, restart_interval: int) -> tup
     if len(set(names)) != count or not frame.blocks.keys() >= set(names):
         raise _broken("a scan is of components that the frame does not have")
     first, last, approximation = content[-3:]
+    blocks = sum(frame.blocks[name] for name in names)
     visits = _SCAN_VISITS
     if frame.is_progressive and approximation >> 4:
         visits += max(0, last - first + 1)
     if restart_interval:
         visits += _RESTART_VISITS // restart_interval
-    return count, visits * sum(frame.blocks[name] for name in names)
+    codes = 2
+    if frame.is_progressive:
+        codes = int(first == 0)  # one code of AC coefficients may end thousands of blocks
+    return _Scan(count, visits * blocks, codes * blocks)
 
 
-def _require_data(size: int, frame: _Frame) -> None:
-    """Check that `size` bytes can hold all blocks.
-
-    Each block takes a Huffman code of at least one bit in a progressive JPEG's first scan, and
-    two, for DC and AC, in others.
-    """
-    if size * 8 < frame.all_blocks * (1 if frame.is_progressive else 2):
-        raise FrameError(
-            "decode",
-            f"the compressed image is cut off: {size} bytes cannot hold "
-            f"{frame.width}x{frame.height} pixels",
-        )
+def _too_little(size: int, frame: _Frame | None) -> FrameError:
+    """Return the error for data of `size` bytes that cannot hold all blocks."""
+    sides = f"{frame.width}x{frame.height}" if frame else "all"
+    return FrameError(
+        "decode", f"the compressed image is cut off: {size} bytes cannot hold {sides} pixels"
+    )
 
 
 def _contains(data: NDArray[np.uint8], mark: bytes, start: int) -> bool:

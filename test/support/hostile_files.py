@@ -207,6 +207,9 @@ TRAPS = {
     "jpeg: no data for its size, in scans": lambda: with_size(
         jpeg(64, 48, cv2.IMWRITE_JPEG_PROGRESSIVE, 1), 5000, 5000
     ),
+    "jpeg: no data for its size, and comments": lambda: with_size(
+        scans(640, 480, 3)[:-2] + segment(0xFE, bytes(60_000)) * 9 + b"\xff\xd9", 5000, 5000
+    ),
     "jpeg: EXIF": exif_bomb_jpeg,
     "jpeg: EXIF many times": lambda: exif_bomb_jpeg(50),
     "jpeg: fill bytes": fill_bytes,

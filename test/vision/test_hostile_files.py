@@ -85,6 +85,7 @@ REFUSED = {
     "jpeg: restarts": "scans visit the picture too often",
     "jpeg: no data for its size": "cannot hold 5000x5000",
     "jpeg: no data for its size, in scans": "cannot hold 5000x5000",
+    "jpeg: no data for its size, and comments": "cannot hold 5000x5000",
     "jpeg: EXIF": "5400 entries",
     "jpeg: floods of segments": "segments",
     "jpeg: 12 bits": "12 bits",
