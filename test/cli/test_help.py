@@ -18,7 +18,7 @@ REFERENCE = Path(__file__).with_name("help_reference.json")
 
 
 def plain(value):
-    """A default as JSON's types; None for click's marks of an option without one."""
+    """A default as JSON's types; None for an option without one, however click marks it."""
     if isinstance(value, (list, tuple)):
         return [plain(each) for each in value]
     return value if isinstance(value, (str, int, float, bool)) else None
@@ -37,6 +37,8 @@ def described(parameter, help_texts):
         "default": plain(parameter.default),
         "hidden": bool(getattr(parameter, "hidden", False)),
     }
+    if found["default"] is False and not parameter.secondary_opts:
+        found["default"] = None  # click 8.0 tells False of a flag, later versions nothing
     if isinstance(kind, click.Choice):
         found["choices"] = list(kind.choices)
     for name in ("min", "max", "min_open", "max_open"):

@@ -30,7 +30,7 @@ from efv2_ros.messages.images import IMAGE_TYPES
 from efv2_ros.node.malloc import keep_memory
 from efv2_ros.vision.frame import FrameError
 from efv2_ros.vision.nv12 import Nv12Converter, check
-from efv2_ros.vision.pixels import FORMATS
+from efv2_ros.vision.pixels import PIXEL_FORMATS
 
 HOSTILE = (0, 1, 2, 3, 0x7F, 0xFF, 0x100, 0x7FFF, 0x8000, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000,
            0xFFFFFFF0, 0xFFFFFFFE, 0xFFFFFFFF)  # fmt: skip
@@ -85,7 +85,7 @@ def scene(width, height, seed=0):
 
 
 def valid_raw(width, height):
-    for encoding, pixels in FORMATS.items():
+    for encoding, pixels in PIXEL_FORMATS.items():
         rows = height * 3 // 2 if pixels.kind == "yuv420" else height
         step = width * pixels.channels
         data = np.resize(scene(64, 48).reshape(-1), rows * step).tobytes()
@@ -261,7 +261,7 @@ def hostile_raw(random, pools):
     def side():
         return random.choice((*HOSTILE, 64, 48, 65535, random.randrange(1, 9000)))
 
-    encoding = random.choice((*FORMATS, "32FC1", "", "jpeg", "\xff"))
+    encoding = random.choice((*PIXEL_FORMATS, "32FC1", "", "jpeg", "\xff"))
     data = bytes(random.choice((0, 1, 100, 9216, 100_000)))
     step = random.choice((0, side(), side()))
     return raw_message(encoding, side(), side(), step, data)
@@ -272,7 +272,7 @@ def hostile_hbm(random):
         (("hbmem_480p", (921_600,)), ("hbmem_480p", (921_600,)), ("hbmem_540p", (1_555_200,)))
     )
     numbers = [random.choice((*HOSTILE, 64, 480, 640, 1280)) for _ in range(4)]
-    encoding = random.choice((*FORMATS, "x" * 12))[:12]
+    encoding = random.choice((*PIXEL_FORMATS, "x" * 12))[:12]
     return name, hbm_message(size, encoding, *numbers)
 
 
