@@ -143,7 +143,7 @@ class ParameterChanges:
     def _on_changed(self, settings: Settings, error: Exception | None) -> None:
         """Note what became of a change; called in a thread of the engine."""
         engine = self._engine
-        if engine is None:
+        if engine is None or not self._node.context.ok():  # the node or the program ends
             return
         if error is None:
             self._applied = settings
