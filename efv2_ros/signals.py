@@ -34,6 +34,7 @@ def catch_stop(again: Any = None) -> Iterator[Callable[[], bool]]:
         Whether a signal came; the `should_stop` of long work.
     """
     stopped = False
+    before = _handlers()  # a signal may come while the handlers are being set
 
     def note(number: int, frame: FrameType | None) -> None:
         nonlocal stopped
@@ -41,7 +42,7 @@ def catch_stop(again: Any = None) -> Iterator[Callable[[], bool]]:
         for each, handler in before.items():
             signal.signal(each, handler if again is None else again)
 
-    with _handled(note) as before:
+    with _handled(note, before):
         yield lambda: stopped
 
 
@@ -52,7 +53,7 @@ def interruptible() -> Iterator[None]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    with _handled(interrupt):
+    with _handled(interrupt, _handlers()):
         yield
 
 
@@ -67,19 +68,23 @@ def _is_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
-@contextmanager
-def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[dict[int, Any]]:
-    """Handle both signals, except those that are ignored; yields the handlers before."""
+def _handlers() -> dict[int, Any]:
+    """The handlers of both signals, except those that are ignored and those not ours to change."""
+    if not _is_main_thread():
+        return {}
     found: dict[int, Any] = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    before = {
-        number: each
-        for number, each in found.items()
-        if _is_main_thread() and each != signal.SIG_IGN
-    }
+    return {number: each for number, each in found.items() if each != signal.SIG_IGN}
+
+
+@contextmanager
+def _handled(
+    handler: Callable[[int, FrameType | None], None], before: dict[int, Any]
+) -> Iterator[None]:
+    """Handle the signals of `before`, and restore its handlers at the end."""
     try:
         for number in before:
             signal.signal(number, handler)
-        yield before
+        yield
     finally:
         for number, each in before.items():
             # Whoever ignores a signal since then knows that the process is about to end.

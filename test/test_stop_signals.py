@@ -34,6 +34,22 @@ def test_a_signal_sets_the_flag_and_interrupts_nothing(number):
         signal.raise_signal(each)
 
 
+def test_a_signal_may_come_while_the_handlers_are_being_set(monkeypatch):
+    """Between the first handler's setting and the second's."""
+    set_handler = signal.signal
+
+    def set_and_receive(number, handler):
+        set_handler(number, handler)
+        if not came:
+            came.append(number)
+            signal.raise_signal(number)
+
+    came = []
+    monkeypatch.setattr(signal, "signal", set_and_receive)
+    with catch_stop(again=signal.SIG_IGN) as should_stop:
+        assert should_stop()
+
+
 def test_without_a_signal_everything_is_as_before(handlers):
     with catch_stop(again=signal.SIG_IGN) as should_stop:
         pass

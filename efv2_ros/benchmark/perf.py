@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -59,7 +60,6 @@ def measure(model: Model, threads: int, frames: int = 200) -> Load:
     """
     durations = np.zeros((threads, frames))
     spans = np.zeros((threads, 2))
-    failures: list[Exception] = []
     stopped = threading.Event()
     barrier = threading.Barrier(threads)
 
@@ -85,25 +85,21 @@ def measure(model: Model, threads: int, frames: int = 200) -> Load:
                 spans[index] = start, last
         except threading.BrokenBarrierError:
             pass  # another thread failed, and said why
-        except Exception as error:
-            failures.append(error)
+        except Exception:
             barrier.abort()
+            raise
 
-    callers = [threading.Thread(target=caller, args=(n,)) for n in range(threads)]
-    try:
-        for thread in callers:
-            thread.start()
-        for thread in callers:
-            thread.join()
-    except BaseException:  # Ctrl-C: the threads would go on, and the process with them
-        stopped.set()
-        barrier.abort()
-        for thread in callers:
-            if thread.is_alive():
-                thread.join()  # the model may be closed from here on
-        raise
-    if failures:
-        raise failures[0]
+    # Not Thread.join: after a Ctrl-C in it, Python 3.10 takes a running thread for an ended one.
+    with ThreadPoolExecutor(threads) as pool:  # all threads have ended when this block ends
+        calls = [pool.submit(caller, index) for index in range(threads)]
+        try:
+            wait(calls)
+        except BaseException:  # Ctrl-C: the threads would go on, and the process with them
+            stopped.set()
+            barrier.abort()
+            raise
+    for call in calls:
+        call.result()
     p50, p99 = np.percentile(durations, (50, 99)) * 1e3
     return Load(
         threads=threads,
