@@ -15,6 +15,10 @@ sys.path.insert(0, str(Path(__file__).parent / "support"))
 # Several test runs on one machine must not hear each other. 1..101 suit every middleware.
 os.environ.setdefault("ROS_DOMAIN_ID", str(os.getpid() % 101 + 1))
 
+# A script's background job starts with SIGINT ignored, and so would every program under test.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 _numbers = itertools.count()
 
 

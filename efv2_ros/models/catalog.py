@@ -31,8 +31,6 @@ _DEFAULT_CROP_PCT = 0.95
 _MAX_SIDE = 8192  # pixels, far above any classifier's input
 _MAX_CLASSES = 1_000_000
 _LIMIT = 1e9  # of a mean, a scale and its inverse: the runtimes compute in float32
-_MAX_SIDE = 8192  # pixels; no classifier's input is near it
-_MAX_CLASSES = 1_000_000
 
 
 class CatalogError(ModelError):
