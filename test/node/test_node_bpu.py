@@ -157,8 +157,7 @@ def test_a_bpu_that_stops_answering_makes_the_node_unconfigured(on_bpu, slots):
 )
 def test_what_cannot_be_loaded_fails_configure_with_one_sentence(on_bpu, faults, model, reason):
     process, talker = on_bpu(faults, model, wait=False)
-    assert talker.spin_until(lambda: talker.model is not None, SOON), process.stop()
-    assert talker.model.level == DiagnosticStatus.ERROR
+    assert talker.spin_until(talker.model_failed, SOON), process.stop()
     assert reason in talker.model.message
     assert "model.bin" in talker.model.message
     assert talker.state() == "unconfigured"

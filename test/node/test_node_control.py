@@ -139,8 +139,7 @@ def test_without_a_good_model_configure_fails_with_one_sentence(start, tmp_path,
     if contents is not None:
         (folder / FILES.format("s0")).write_bytes(contents)
     process, talker = start({}, environment={"EFV2_MODEL_DIR": str(folder)}, wait=False)
-    assert talker.spin_until(lambda: talker.model is not None, SOON), process.stop()
-    assert talker.model.level == DiagnosticStatus.ERROR
+    assert talker.spin_until(talker.model_failed, SOON), process.stop()
     assert reason in talker.model.message
     assert str(folder) in talker.model.message
     assert talker.state() == "unconfigured"
@@ -313,8 +312,7 @@ def test_labels_of_every_kind_and_of_a_wrong_number(start, models, tmp_path):
     process, talker = start(
         {"labels_file": str(few)}, environment={"EFV2_MODEL_DIR": str(models)}, wait=False
     )
-    assert talker.spin_until(lambda: talker.model is not None, SOON), process.stop()
-    assert talker.model.level == DiagnosticStatus.ERROR
+    assert talker.spin_until(talker.model_failed, SOON), process.stop()
     assert "few.txt has 2 names, but the model has 1000 classes" in talker.model.message
     assert talker.state() == "unconfigured"
     few.write_text("\n".join(f"thing {n}" for n in range(1000)))

@@ -1,5 +1,6 @@
 """A listener that also calls the classifier's services."""
 
+from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import Parameter as ParameterMessage
@@ -66,6 +67,10 @@ class Talker(Listener):
         """Status and values of the model, as of now."""
         assert self.wait_for_diagnostics(SOON), self.process.stop()
         return self.model, values(self.model)
+
+    def model_failed(self):
+        """Whether the model's last status is an error; it is none while the node configures."""
+        return self.model is not None and self.model.level == DiagnosticStatus.ERROR
 
 
 def as_messages(parameters):
