@@ -197,6 +197,7 @@ def test_a_configure_that_fails_half_way_says_why_and_can_be_repeated(start, mod
         remappings={"~/label_info": "~/classification"},  # two types on one topic
         wait=False,
     )
+    assert talker.spin_until(talker.model_failed, SOON), process.stop()
     for _ in range(2):
         model, _ = talker.fresh_model()
         assert model.level == DiagnosticStatus.ERROR

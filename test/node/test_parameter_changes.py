@@ -146,8 +146,7 @@ def test_what_is_changed_meanwhile_beside_the_model_stays(started, models):
 
 def test_two_wrong_values_at_start_are_corrected_one_by_one(started):
     _, talker = started({"fit": "squeeze", "mean": "1,2", "roi": "a"}, wait=False)
-    model, _ = talker.fresh_model()
-    assert model.level == DiagnosticStatus.ERROR
+    assert talker.spin_until(talker.model_failed, SOON)
     (result,) = talker.set(fit="zoom")
     assert not result.successful
     for name, value in (("fit", "crop"), ("roi", ""), ("mean", "")):
