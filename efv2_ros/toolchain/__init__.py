@@ -1,0 +1,1 @@
+"""D-Robotics' quantiser, compiler and simulator, in a Python environment of their own."""
