@@ -212,10 +212,17 @@ class RunOptions:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeKind:
-    """An entry of `RUNTIMES`: the module of a runtime, and the format of its model files."""
+    """An entry of `RUNTIMES`.
+
+    Attributes:
+        module: Name of the runtime's module.
+        model_format: Format of its model files.
+        not_auto: Why `auto` never takes it; empty if it may.
+    """
 
     module: str
     model_format: ModelFormat
+    not_auto: str = ""
 
     def probe(self) -> str:
         """Name the library that would run a model here.
@@ -238,6 +245,7 @@ RUNTIMES = MappingProxyType(
         "hbm": RuntimeKind("efv2_ros.runtimes.hbm", "bin"),
         "hobot_dnn": RuntimeKind("efv2_ros.runtimes.hobot_dnn", "bin"),
         "onnx": RuntimeKind("efv2_ros.runtimes.onnx", "onnx"),
+        "simulator": RuntimeKind("efv2_ros.runtimes.simulator", "bin", "it simulates a BPU"),
     }
 )
 """All runtimes by name, in the order in which `auto` prefers them."""
@@ -271,6 +279,8 @@ def candidates(model_format: ModelFormat | None = None) -> Iterator[Candidate]:
     for name, kind in RUNTIMES.items():
         if model_format not in (None, kind.model_format):
             problem = f"it runs .{kind.model_format} files and not .{model_format}"
+        elif kind.not_auto:
+            problem = f"{kind.not_auto}: choose it with runtime {name}"
         elif model_format is None and kind.model_format == "onnx" and board.has_bpu():
             problem = "it runs on the CPU, and this machine has a BPU: choose it with runtime onnx"
         else:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _FULL_RANGE = np.array([[1.0, 0.0, 1.4017], [1.0, -0.3437, -0.7142], [1.0, 1.7722, 0.0]])
 
 
-def _rgb_from_yuv(image: ImageInput) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def rgb_from_yuv(image: ImageInput) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Compute the 3x3 matrix and the offset from Y, U, V bytes to the model's input."""
     matrix, zero = _FULL_RANGE, np.array([0.0, 128.0, 128.0])
     if image.nv12_range == "limited":
@@ -53,7 +53,7 @@ def preprocessing_model(image: ImageInput) -> bytes:
     interpolation, as on the BPU.
     """
     height, width = image.height, image.width
-    matrix, offset = _rgb_from_yuv(image)
+    matrix, offset = rgb_from_yuv(image)
     constants: dict[str, NDArray[Any]] = {
         "rows": np.array([height, height // 2], np.int64),
         "y_shape": np.array([1, 1, height, width], np.int64),

@@ -137,7 +137,7 @@ def names(found):
 
 def test_a_board_takes_the_bpu_and_never_falls_back_to_the_cpu(machine, bpu, monkeypatch):
     machine({BPU: "0"})
-    assert list(RUNTIMES) == ["libdnn", "hbm", "hobot_dnn", "onnx"]
+    assert list(RUNTIMES) == ["libdnn", "hbm", "hobot_dnn", "onnx", "simulator"]
     assert names(candidates())[:2] == ["libdnn", "hbm"]
     assert "onnx" not in names(candidates())
     assert select_runtime()[0] == "libdnn"
@@ -185,11 +185,21 @@ def test_the_doctor_says_of_each_runtime_why_it_was_or_was_not_taken(machine, bp
     assert all(".bin" in subject for subject in findings("model"))
 
 
-def test_the_doctor_misses_nothing_of_a_board_on_another_machine(machine):
+def test_the_doctor_misses_nothing_of_a_board_on_another_machine(machine, monkeypatch):
+    monkeypatch.delenv("EFV2_TOOLCHAIN_PYTHON", raising=False)
     found = findings("runtime")
-    assert [each.verdict for each in found.values()] == ["info"] * 3 + ["ok"]
+    assert [each.verdict for each in found.values()] == [*["info"] * 3, "ok", "info"]
+    assert "efv2 toolchain install" in found["runtime simulator"].detail
     assert all(not each.fix for each in found.values())
     assert all(".onnx" in subject for subject in findings("model"))
+
+
+def test_the_doctor_knows_a_toolchain_that_works(machine, monkeypatch):
+    monkeypatch.setattr("efv2_ros.runtimes.simulator.version", lambda: "dgdk 1.0.0")
+    found = findings("runtime")["runtime simulator"]
+    assert (found.verdict, found.fix) == ("ok", "")
+    detail = "dgdk 1.0.0, runs .bin; never taken by `auto`: it simulates a BPU"
+    assert found.detail == detail
 
 
 def test_the_doctor_on_a_board_without_its_libraries(machine, monkeypatch):

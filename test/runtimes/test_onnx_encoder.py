@@ -18,7 +18,7 @@ from tiny_models import mean_colour
 
 from efv2_ros.runtimes import onnx_encoder as encoder
 from efv2_ros.runtimes.base import ImageInput
-from efv2_ros.runtimes.onnx import _rgb_from_yuv, preprocessing_model
+from efv2_ros.runtimes.onnx import preprocessing_model, rgb_from_yuv
 
 names = st.text(st.characters(blacklist_categories=["Cs"]), max_size=200)
 int64s = st.integers(-(2**63), 2**63 - 1)
@@ -72,7 +72,7 @@ IMAGES = [
 def reference(image):
     """The preprocessing model as the onnx package makes it."""
     height, width = image.height, image.width
-    matrix, offset = _rgb_from_yuv(image)
+    matrix, offset = rgb_from_yuv(image)
     constants = {
         "rows": np.array([height, height // 2], np.int64),
         "y_shape": np.array([1, 1, height, width], np.int64),

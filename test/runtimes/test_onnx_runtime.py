@@ -1,6 +1,7 @@
 import threading
 import weakref
 
+import cv2
 import numpy as np
 import pytest
 
@@ -10,6 +11,8 @@ pytest.importorskip("onnxruntime")
 from onnx import TensorProto, helper
 from tiny_models import fails_on_bright, mean_colour, projection, save
 
+from efv2_ros.pictures.photo import find_photos
+from efv2_ros.resources import share_path
 from efv2_ros.runtimes.base import (
     ImageInput,
     InferenceError,
@@ -18,6 +21,8 @@ from efv2_ros.runtimes.base import (
     RuntimeUnavailableError,
     open_runtime,
 )
+from efv2_ros.vision.frame import Frame
+from efv2_ros.vision.nv12 import Nv12Converter
 
 pytestmark = pytest.mark.numpy2
 
@@ -231,3 +236,28 @@ def test_a_closed_model_lets_go_of_its_memory_at_once(tmp_path):
     assert memory() is not None
     runtime.close()
     assert memory() is None
+
+
+def test_the_wrong_range_shows_the_model_paler_colours(tmp_path):
+    """D-Robotics' models want full range; cv2.COLOR_BGR2YUV_I420 makes limited range."""
+    height, width = 224, 224
+    size = 3 * height * width
+    path = save(
+        tmp_path / "identity.onnx",
+        [helper.make_node("Reshape", ["data", "shape"], ["output"])],
+        [1, 3, height, width],
+        [1, size],
+        {"shape": np.array([1, size], np.int64)},
+    )
+    runtime = open_runtime(path, ImageInput(height, width), "onnx")
+    errors = {"full": [], "limited": []}
+    for photo in find_photos([share_path("photos")]):
+        bgr = cv2.resize(cv2.imread(str(photo)), (width, height), interpolation=cv2.INTER_AREA)
+        frame = Frame.from_bgr(bgr)
+        for nv12_range, found in errors.items():
+            nv12 = Nv12Converter(height, width, fit="stretch", nv12_range=nv12_range)
+            seen = runtime.infer(nv12.convert(frame)).reshape(3, height, width)
+            rgb = bgr[..., ::-1].transpose(2, 0, 1)
+            found.append(np.abs(seen - rgb).mean())
+    assert np.mean(errors["full"]) < 2.5  # the chroma's subsampling alone, of 255
+    assert np.mean(errors["limited"]) > 4 * np.mean(errors["full"])
