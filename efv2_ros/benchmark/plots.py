@@ -9,7 +9,7 @@ import numpy as np
 
 from efv2_ros.benchmark.report import Distribution, Report
 from efv2_ros.errors import Efv2Error
-from efv2_ros.files import open_atomic_binary
+from efv2_ros.figures import matplotlib, save
 
 _COLUMNS = 4
 _SHOWN = 99
@@ -22,7 +22,7 @@ def check() -> None:
     Raises:
         Efv2Error: matplotlib is not installed.
     """
-    _matplotlib()
+    matplotlib()
 
 
 def write(report: Report, folder: Path) -> list[Path]:
@@ -35,37 +35,25 @@ def write(report: Report, folder: Path) -> list[Path]:
     Raises:
         Efv2Error: There is no matplotlib, or the folder cannot be written to.
     """
-    matplotlib = _matplotlib()
+    library = matplotlib()
     written = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, part in report.parts.items():
             if part.distributions:
                 path = folder / f"{name}.png"
-                figure = _draw(matplotlib, list(part.distributions))
-                with open_atomic_binary(path) as file:
-                    figure.savefig(file, dpi=110, format="png")
+                save(_draw(library, list(part.distributions)), path)
                 written.append(path)
     except OSError as error:
         raise Efv2Error(f"cannot write the plots: {error}") from error
     return written
 
 
-def _matplotlib() -> Any:
-    try:
-        import matplotlib.figure
-    except ImportError as error:
-        raise Efv2Error(
-            f"plots need matplotlib, which is not installed ({error}): pip install matplotlib"
-        ) from error
-    return matplotlib
-
-
-def _draw(matplotlib: Any, distributions: list[Distribution]) -> Any:
+def _draw(library: Any, distributions: list[Distribution]) -> Any:
     columns = min(_COLUMNS, len(distributions))
     rows = -(-len(distributions) // columns)
     size = (8.0, 4.5) if len(distributions) == 1 else (4.5 * columns, 3.2 * rows)
-    figure = matplotlib.figure.Figure(figsize=size, layout="constrained")
+    figure = library.figure.Figure(figsize=size, layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).flat
     for spare in panels[len(distributions) :]:
         spare.set_visible(False)

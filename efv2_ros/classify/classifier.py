@@ -101,7 +101,8 @@ class Inferred(NamedTuple):
     infer: float
 
 
-def _converter(model: Model, options: ViewOptions) -> Nv12Converter:
+def converter(model: Model, options: ViewOptions) -> Nv12Converter:
+    """Make the converter that turns frames into a model's input."""
     image = model.image
     return Nv12Converter(
         image.width,
@@ -141,7 +142,7 @@ class Classifier:
         self._converters: queue.SimpleQueue[Nv12Converter] = queue.SimpleQueue()
         self._top_ks: queue.SimpleQueue[TopK] = queue.SimpleQueue()
         for _ in range(model.runtime.slots):
-            self._converters.put(_converter(model, self.options))
+            self._converters.put(converter(model, self.options))
             self._top_ks.put(
                 TopK(model.runtime.info.classes, self.options.top_k, self.options.score_threshold)
             )
@@ -167,13 +168,13 @@ class Classifier:
         """
         with ExitStack() as lease:
             slot = lease.enter_context(self.model.runtime.slot())
-            converter = self._converters.get()
+            own = self._converters.get()
             try:
                 start = time.perf_counter()
-                converter.convert_into(frame, slot.nv12)
+                own.convert_into(frame, slot.nv12)
                 converted = time.perf_counter()
             finally:
-                self._converters.put(converter)
+                self._converters.put(own)
             slot.commit()
             commit = time.perf_counter() - converted
             return Prepared(lease.pop_all(), slot, converted - start, commit)

@@ -121,7 +121,7 @@ def _find(
     """Find the runtime's name and the file for it; see `find_model`."""
     name, kind, spec, path = _look_up(request)
     with _named_errors():
-        return name, resolve(
+        found = resolve(
             spec,
             kind.model_format,
             model_path=path,
@@ -130,6 +130,9 @@ def _find(
             on_progress=on_progress,
             should_stop=should_stop,
         )
+    if request.nv12_range == "auto" and found.nv12_range is not None:
+        found = replace(found, spec=replace(found.spec, nv12_range=found.nv12_range))
+    return name, found
 
 
 def _look_up(request: ModelRequest) -> tuple[str, RuntimeKind, ModelSpec, Path | None]:

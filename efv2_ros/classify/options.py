@@ -113,7 +113,8 @@ class ModelRequest:
     )
     nv12_range: ModelRange = option(
         "auto",
-        "Value range of the NV12 images that the model was compiled for. auto: from the catalog",
+        "Value range of the NV12 images that the model was compiled for. auto: as the model file "
+        "states, or else from the catalog",
         choices=get_args(ModelRange),
         flag="--nv12-range",
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +27,7 @@ from rich.text import Text
 
 from efv2_ros.classify.latency import Percentiles
 from efv2_ros.files import open_atomic
+from efv2_ros.findings import Finding
 
 
 class PlainConsole(Console):
@@ -138,6 +139,19 @@ def latency_table(stages: Mapping[str, Percentiles]) -> Table:
         table.add_column(column, justify="right")
     for stage, latency in stages.items():
         table.add_row(stage.replace("_", " "), *(f"{figure:.2f}" for figure in latency))
+    return table
+
+
+def findings_table(findings: Iterable[Finding]) -> Table:
+    """Make a table of what a `doctor` command found, each with what to do about it."""
+    marks = {"ok": ("ok", "green"), "missing": ("missing", "red"), "info": ("-", "blue")}
+    table = Table(show_header=False, box=None)
+    for overflow in ("ellipsis", "ellipsis", "fold"):
+        table.add_column(overflow=overflow)  # type: ignore[arg-type]
+    for finding in findings:
+        table.add_row(Text(*marks[finding.verdict]), finding.subject, finding.detail)
+        if finding.fix:
+            table.add_row("", "", Text(f"-> {finding.fix}", "bold"))
     return table
 
 

@@ -9,26 +9,27 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Literal
+from typing import Any
 
 import click
-from rich.table import Table
-from rich.text import Text
 
 from efv2_ros import __version__
-from efv2_ros.cli.console import messages, output
+from efv2_ros.cli.console import findings_table, messages, output
 from efv2_ros.errors import Efv2Error
+from efv2_ros.findings import Finding
 from efv2_ros.models.catalog import Catalog
 from efv2_ros.models.store import inventory
 from efv2_ros.runtimes import board
-from efv2_ros.runtimes.base import RuntimeUnavailableError, candidates, select_runtime
+from efv2_ros.runtimes.base import (
+    Candidate,
+    RuntimeUnavailableError,
+    candidates,
+    select_runtime,
+)
 from efv2_ros.vision import turbojpeg
 
-Verdict = Literal["ok", "missing", "info"]
-
-_MARKS = {"ok": ("ok", "green"), "missing": ("missing", "red"), "info": ("-", "blue")}
 _PYTHON_TIMEOUT_S = 60.0
 
 
@@ -42,31 +43,7 @@ def doctor(as_json: bool) -> None:
     if document is not None:
         click.echo(json.dumps(document, indent=2))
         return
-    table = Table(show_header=False, box=None)
-    for overflow in ("ellipsis", "ellipsis", "fold"):
-        table.add_column(overflow=overflow)
-    for finding in findings:
-        table.add_row(Text(*_MARKS[finding.verdict]), finding.subject, finding.detail)
-        if finding.fix:
-            table.add_row("", "", Text(f"-> {finding.fix}", "bold"))
-    output.print(table)
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at.
-
-    Attributes:
-        subject: What it is.
-        verdict: `missing` only where something will not work without it.
-        detail: What was found.
-        fix: What to do about it; empty when nothing needs doing.
-    """
-
-    subject: str
-    verdict: Verdict
-    detail: str
-    fix: str = ""
+    output.print(findings_table(findings))
 
 
 def examine() -> Iterator[Finding]:
@@ -207,6 +184,9 @@ def _runtimes() -> Iterator[Finding]:
     taken = False
     for each in candidates():
         subject = f"runtime {each.name}"
+        if each.kind.not_auto:
+            yield _by_name_only(subject, each)
+            continue
         # What belongs to a board is not missing on another machine.
         expected = each.kind.model_format == "onnx" or board.has_bpu()
         if not each.problem:
@@ -223,6 +203,15 @@ def _runtimes() -> Iterator[Finding]:
             f"not taken: {detail}" if expected else f"not taken: {each.problem}",
             fix if expected and not taken else "",
         )
+
+
+def _by_name_only(subject: str, candidate: Candidate) -> Finding:
+    """Look at a runtime that `auto` never takes and nobody misses."""
+    try:
+        found = f"{candidate.kind.probe()}, runs .{candidate.kind.model_format}"
+    except RuntimeUnavailableError as error:
+        return Finding(subject, "info", f"not taken: {error}")
+    return Finding(subject, "ok", f"{found}; never taken by `auto`: {candidate.kind.not_auto}")
 
 
 def _models() -> Iterator[Finding]:

@@ -19,9 +19,11 @@ from efv2_ros.cli.evaluate import evaluate
 from efv2_ros.cli.models import models
 from efv2_ros.cli.perf import perf
 from efv2_ros.cli.play import play
+from efv2_ros.cli.quantize import quantize
 from efv2_ros.cli.record_demo import record_demo
 from efv2_ros.cli.replay import replay
 from efv2_ros.cli.report import report
+from efv2_ros.cli.toolchain import toolchain
 from efv2_ros.errors import Efv2Error
 from efv2_ros.signals import ignore_signals, interruptible
 
@@ -62,6 +64,7 @@ def main() -> None:
 
 
 for _command in (
-    bench, classify, demo, doctor, evaluate, models, perf, play, record_demo, replay, report,
+    bench, classify, demo, doctor, evaluate, models, perf, play, quantize, record_demo, replay,
+    report, toolchain,
 ):  # fmt: skip
     main.add_command(_command)

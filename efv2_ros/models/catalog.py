@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, cast
+from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
-from efv2_ros.models.inputs import expand_user, read_input, shorten, url_problem
+from efv2_ros.models.fields import Fields, Rgb, key_text, read_yaml, rgb_problem
+from efv2_ros.models.inputs import expand_user, shorten, url_problem
 from efv2_ros.models.modelfile import (
     MODEL_FORMATS,
     ModelError,
     ModelFormat,
+    Nv12Range,
     read_model_file,
 )
 from efv2_ros.resources import share_path
-
-Nv12Range = Literal["full", "limited"]
-Rgb = tuple[float, float, float]
 
 # ImageNet's mean (0.485, 0.456, 0.406) and standard deviation (0.229, 0.224, 0.225), with which
 # the networks of timm and the Model Zoo are trained, for pixels of 0..255: 255 * mean and
@@ -28,9 +27,8 @@ IMAGENET_MEAN: Rgb = (123.675, 116.28, 103.53)
 IMAGENET_SCALE: Rgb = (0.01712475, 0.017507, 0.01742919)
 
 _DEFAULT_CROP_PCT = 0.95
-_MAX_SIDE = 8192  # pixels, far above any classifier's input
+_MAX_SIDE = 8192  # pixels; no classifier's input is near it
 _MAX_CLASSES = 1_000_000
-_LIMIT = 1e9  # of a mean, a scale and its inverse: the runtimes compute in float32
 
 
 class CatalogError(ModelError):
@@ -44,10 +42,12 @@ class ModelFileSource:
     Attributes:
         url: Where to download it; None for a file that the user provides.
         filename: Its name in the folders that are searched.
+        folder: Folder of the catalog that names the file without a URL; it is searched first.
     """
 
     url: str | None
     filename: str
+    folder: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         for name, values in (("mean", self.mean), ("scale", self.scale)):
-            if problem := _rgb_problem(name, values):
+            if problem := rgb_problem(name, values):
                 raise CatalogError(f"the {name} of {self.name} {problem}")
 
 
@@ -155,8 +155,8 @@ def spec_for_file(
 ) -> ModelSpec:
     """Describe a classifier that no catalog lists.
 
-    Input size and number of classes are read from an ONNX file. They are not read from a `.bin`:
-    there they default to 224x224 and 1000.
+    Input size and number of classes are read from the file. A `.bin` that does not state them is
+    taken for 224x224 pixels and 1000 classes.
 
     Args:
         path: A `.bin` for the BPU, or an ONNX model with one float input `1x3xHxW` (RGB) and the
@@ -181,19 +181,28 @@ def spec_for_file(
         if len(shape) != 4 or shape[0] not in (1, None) or shape[1] != 3:
             found = "; ".join(map(_shape_text, file.input_shapes)) or "none"
             raise CatalogError(f"{path} must have one input of shape 1x3xHxW, and has {found}")
-        height = _agreed(path, "height", shape[2], height)
-        width = _agreed(path, "width", shape[3], width)
-        classes = _agreed(path, "classes", _class_count(file.output_shapes), classes)
+        stated = (shape[2], shape[3], _class_count(file.output_shapes))
+    else:
+        shape = file.input_shapes[0] if len(file.input_shapes) == 1 else ()
+        sides = shape[1:3] if len(shape) == 4 and shape[3] == 3 else (None, None)
+        stated = (
+            sides[0] or height or 224,
+            sides[1] or width or 224,
+            _class_count(file.output_shapes) or classes or 1000,
+        )
+    height = _agreed(path, "height", stated[0], height)
+    width = _agreed(path, "width", stated[1], width)
+    classes = _agreed(path, "classes", stated[2], classes)
     fields: dict[str, Any] = {
-        "input": {"height": height or 224, "width": width or 224},
-        "classes": classes or 1000,
+        "input": {"height": height, "width": width},
+        "classes": classes,
         "mean": list(mean),
         "scale": list(scale),
         "nv12_range": nv12_range,
         "crop_pct": crop_pct,
         "labels": None if labels is None else str(labels.absolute()),
     }
-    return _spec(_Fields(fields, str(path)), path.stem, path.parent)
+    return _spec(Fields(fields, str(path), CatalogError, "a catalog"), path.stem, path.parent)
 
 
 def _class_count(output_shapes: tuple[tuple[int | None, ...], ...]) -> int | None:
@@ -217,35 +226,23 @@ def _shape_text(shape: tuple[int | None, ...]) -> str:
 
 
 def _read(path: Path) -> Iterator[ModelSpec]:
-    import yaml  # type: ignore[import-untyped]
-
-    try:
-        content = read_input(path, max_mib=1)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        reason = (isinstance(error, OSError) and error.strerror) or error
-        raise CatalogError(f"catalog {path} cannot be read: {reason}") from error
-    try:
-        document = yaml.safe_load(content.decode("utf-8"))
-    except RecursionError as error:
-        raise CatalogError(f"catalog {path} is not YAML that can be used: too deep") from error
-    except (yaml.YAMLError, ValueError, OverflowError) as error:
-        raise CatalogError(f"catalog {path} is not YAML: {error}") from error
-    top = _Fields(document, f"catalog {path}")
+    document = read_yaml(path, "catalog", CatalogError)
+    top = Fields(document, f"catalog {path}", CatalogError, "a catalog")
     models = top.take("models", dict)
     top.finish()
     sizes: set[str] = set()
     for name, entry in models.items():
-        shown = _key_text(name)
+        shown = key_text(name)
         where = f"catalog {path}, models.{shown}"
-        spec = _spec(_Fields(entry, where), shown, path.parent)
+        spec = _spec(Fields(entry, where, CatalogError, "a catalog"), shown, path.parent)
         if spec.size in sizes:
             raise CatalogError(f"{where}.size: another entry is {shorten(spec.size)} too")
         sizes.add(spec.size)
         yield spec
 
 
-def _spec(fields: _Fields, name: str, folder: Path) -> ModelSpec:
-    image = _Fields(fields.take("input", dict), f"{fields.where}.input")
+def _spec(fields: Fields, name: str, folder: Path) -> ModelSpec:
+    image = fields.inner("input")
     spec = ModelSpec(
         name=name,
         size=fields.take("size", str, default=name),
@@ -257,7 +254,7 @@ def _spec(fields: _Fields, name: str, folder: Path) -> ModelSpec:
         nv12_range=_nv12_range(fields),
         crop_pct=_crop_pct(fields),
         labels=_labels(fields, folder),
-        files=_files(fields),
+        files=_files(fields, folder),
         published=_published(fields),
     )
     image.finish()
@@ -265,21 +262,21 @@ def _spec(fields: _Fields, name: str, folder: Path) -> ModelSpec:
     return spec
 
 
-def _nv12_range(fields: _Fields) -> Nv12Range:
+def _nv12_range(fields: Fields) -> Nv12Range:
     value = fields.take("nv12_range", str, default="full")
     if value not in ("full", "limited"):
         raise fields.error("nv12_range", f"must be full or limited, not {shorten(value)}")
     return cast("Nv12Range", value)
 
 
-def _crop_pct(fields: _Fields) -> float:
+def _crop_pct(fields: Fields) -> float:
     value = fields.number("crop_pct", _DEFAULT_CROP_PCT)
     if not 0 < value <= 1:
         raise fields.error("crop_pct", f"must be above 0 and at most 1, not {value}")
     return value
 
 
-def _labels(fields: _Fields, folder: Path) -> Path | None:
+def _labels(fields: Fields, folder: Path) -> Path | None:
     name = fields.take("labels", str, default=None)
     if name is None:
         return None
@@ -293,16 +290,18 @@ def _labels(fields: _Fields, folder: Path) -> Path | None:
     return path
 
 
-def _files(fields: _Fields) -> dict[ModelFormat, ModelFileSource]:
-    sources = _Fields(fields.take("files", dict, default={}), f"{fields.where}.files")
+def _files(fields: Fields, folder: Path) -> dict[ModelFormat, ModelFileSource]:
+    sources = fields.inner("files", default={})
     files = {
-        format: _source(sources, format) for format in MODEL_FORMATS if format in sources.remaining
+        format: _source(sources, format, folder)
+        for format in MODEL_FORMATS
+        if format in sources.remaining
     }
     sources.finish()
     return files
 
 
-def _source(sources: _Fields, format: ModelFormat) -> ModelFileSource:
+def _source(sources: Fields, format: ModelFormat, folder: Path) -> ModelFileSource:
     """Read a URL that ends in the file's name, or the name alone if the user provides the file."""
     text = sources.take(format, str)
     url = text if "://" in text else None
@@ -311,98 +310,9 @@ def _source(sources: _Fields, format: ModelFormat) -> ModelFileSource:
     filename = unquote(PurePosixPath(urlsplit(text).path).name) if url else text
     if not filename or filename.startswith(".") or "/" in filename or not filename.isprintable():
         raise sources.error(format, f"must be a URL or a plain file name, not {shorten(text)}")
-    return ModelFileSource(url, filename)
+    return ModelFileSource(url, filename, None if url else folder)
 
 
-def _published(fields: _Fields) -> dict[str, float]:
-    figures = _Fields(fields.take("published", dict, default={}), f"{fields.where}.published")
-    return {_key_text(name): figures.number(name) for name in list(figures.remaining)}
-
-
-def _key_text(key: object) -> str:
-    """A YAML key as text; it may be of another type."""
-    return key if isinstance(key, str) else shorten(key)
-
-
-def _finite(value: object) -> float | None:
-    """Convert a YAML number to a float; None if it is no number, infinite, nan or too large."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _rgb_problem(name: str, values: Sequence[object]) -> str | None:
-    """Say why three numbers cannot be a mean or a scale; None if they can."""
-    finite = [number for number in map(_finite, values) if number is not None]
-    if not len(finite) == len(values) == 3:
-        return f"expected three numbers (R, G, B), not {shorten(values)}"
-    if max(map(abs, finite)) > _LIMIT:
-        return f"must be within {_LIMIT:g}, not {shorten(values)}"
-    if name == "scale" and min(map(abs, finite)) < 1 / _LIMIT:
-        return f"must not be zero, as in {shorten(values)}"
-    return None
-
-
-_REQUIRED: Any = object()
-
-
-class _Fields:
-    """The fields of a YAML mapping. Each is taken once; those left at the end are unknown."""
-
-    def __init__(self, mapping: object, where: str) -> None:
-        self.where = where
-        if not isinstance(mapping, dict):
-            raise CatalogError(f"{where}: expected fields, not {shorten(mapping)}")
-        self.remaining = dict(mapping)
-
-    def error(self, name: object, problem: str) -> CatalogError:
-        return CatalogError(f"{self.where}.{_key_text(name)}: {problem}")
-
-    def take(self, name: str, kind: type, default: Any = _REQUIRED) -> Any:
-        value = self.remaining.pop(name, None)
-        if value is None:
-            if default is _REQUIRED:
-                raise self.error(name, "is missing")
-            return default
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise self.error(name, f"expected {_KIND_NAMES[kind]}, not {shorten(value)}")
-        return value
-
-    def whole_number(self, name: str, limit: int, *, even: bool = False) -> int:
-        value: int = self.take(name, int)
-        if value < 1 or (even and value % 2):
-            kind = "even and positive" if even else "positive"
-            raise self.error(name, f"must be {kind}, not {shorten(value)}")
-        if value > limit:
-            raise self.error(name, f"must be at most {limit}, not {shorten(value)}")
-        return value
-
-    def number(self, name: str, default: Any = _REQUIRED) -> float:
-        value = self.take(name, (int, float), default)  # type: ignore[arg-type]
-        number = _finite(value)
-        if number is None:
-            raise self.error(name, f"must be finite, not {shorten(value)}")
-        return number
-
-    def rgb(self, name: str, default: Rgb) -> Rgb:
-        values = self.take(name, list, default=list(default))
-        if problem := _rgb_problem(name, values):
-            raise self.error(name, problem)
-        return (float(values[0]), float(values[1]), float(values[2]))
-
-    def finish(self) -> None:
-        if self.remaining:
-            raise self.error(next(iter(self.remaining)), "is not a field of a catalog")
-
-
-_KIND_NAMES: dict[Any, str] = {
-    dict: "fields",
-    str: "text",
-    list: "a list",
-    int: "a whole number",
-    (int, float): "a number",
-}
+def _published(fields: Fields) -> dict[str, float]:
+    figures = fields.inner("published", default={})
+    return {key_text(name): figures.number(name) for name in list(figures.remaining)}

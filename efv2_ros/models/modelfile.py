@@ -18,6 +18,10 @@ from efv2_ros.errors import Efv2Error
 
 ModelFormat = Literal["bin", "onnx"]
 MODEL_FORMATS: tuple[ModelFormat, ...] = ("bin", "onnx")
+Nv12Range = Literal["full", "limited"]
+
+# hb_mapper's names for `input_space_and_range`.
+_RANGES: Mapping[str, Nv12Range] = {"regular": "full", "bt601_video": "limited"}
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # protobuf wire types
 _WEB_PAGE_STARTS = (b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--")
@@ -44,10 +48,10 @@ class ModelFile:
         format: Its format, judged by its content and not by its name.
         size: Size in bytes.
         sha256: SHA-256 digest in lower-case hexadecimal.
-        input_shapes: Shape of each input that is not a weight, with None for a dynamic dimension;
-            empty for `.bin`.
+        input_shapes: Shape of each input that is not a weight, with None for a dynamic dimension.
+            Those of a `.bin` are the BPU's, 1 x height x width x channels.
         output_shapes: Shape of each output, in the same form.
-        metadata: ONNX `metadata_props`; empty for `.bin`.
+        metadata: ONNX `metadata_props`; in a `.bin`, the settings it was compiled with.
     """
 
     path: Path
@@ -62,6 +66,11 @@ class ModelFile:
     def untrained(self) -> bool:
         """Whether the metadata says that the weights were never trained."""
         return self.metadata.get("weights", "").startswith("untrained")
+
+    @property
+    def nv12_range(self) -> Nv12Range | None:
+        """Value range of the NV12 image a `.bin` was compiled for; None if it does not say."""
+        return _RANGES.get(self.metadata.get("INPUT_SPACE_AND_RANGE", "").rstrip(";"))
 
 
 def read_model_file(
@@ -100,7 +109,7 @@ def read_model_file(
         actual = _format_of(fields)
         if actual != format:
             raise _wrong_format(path, format, actual)
-        graph = _Graph.of_onnx(fields) if actual == "onnx" else _Graph()
+        graph = _Graph.of_onnx(fields) if actual == "onnx" else _Graph.of_bin(fields)
     except _Malformed as error:
         raise ModelFormatError(
             f"{path} is not a whole .{format} model ({error}): fetch or copy it again"
@@ -210,6 +219,17 @@ class _Graph:
             metadata={_text(entry, 1): _text(entry, 2) for entry in _messages(model, 14)},
         )
 
+    @classmethod
+    def of_bin(cls, model: list[_Field]) -> _Graph:
+        """Read the fields of a ModelProto; their numbers are those of runtime.proto."""
+        graph = list(_fields(next(_messages(model, 5), memoryview(b""))))
+        infos = [each for info in _messages(model, 6) for each in _messages(_fields(info), 1)]
+        return cls(
+            input_shapes=tuple(_fixed_shape(info) for info in _messages(graph, 4)),
+            output_shapes=tuple(_fixed_shape(info) for info in _messages(graph, 5)),
+            metadata={_text(entry, 1): _text(entry, 2) for entry in infos},
+        )
+
 
 def _shape(value_info: memoryview) -> tuple[int | None, ...]:
     tensor_type = _first(_first(value_info, 2), 1)  # type.tensor_type
@@ -219,3 +239,12 @@ def _shape(value_info: memoryview) -> tuple[int | None, ...]:
         next((v for n, v in _fields(d) if n == 1 and isinstance(v, int) and v > 0), None)
         for d in dimensions
     )
+
+
+def _fixed_shape(value_info: memoryview) -> tuple[int | None, ...]:
+    sizes, shape = _first(_first(value_info, 2), 2), []  # type.dim, all in one field
+    position = 0
+    while position < len(sizes):
+        size, position = _varint(sizes, position)
+        shape.append(size or None)
+    return tuple(shape)

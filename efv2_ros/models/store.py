@@ -30,6 +30,7 @@ from efv2_ros.models.modelfile import (
     ModelError,
     ModelFile,
     ModelFormat,
+    Nv12Range,
     read_model_file,
 )
 from efv2_ros.resources import cache_dir
@@ -37,7 +38,9 @@ from efv2_ros.resources import cache_dir
 if TYPE_CHECKING:
     from efv2_ros.models.download import DownloadProgress
 
-Origin = Literal["model_path", "EFV2_MODEL_DIR", "cache", "board", "download", "untrained"]
+Origin = Literal[
+    "model_path", "catalog", "EFV2_MODEL_DIR", "cache", "board", "download", "untrained"
+]
 
 BOARD_DIR = Path("/opt/hobot/model/x5/basic")
 """Folder of the models that RDK X5 system images contain."""
@@ -61,6 +64,7 @@ class ResolvedModel:
         size: Size in bytes.
         origin: The place it was found in, or how it was made.
         untrained: Whether its weights were never trained.
+        nv12_range: Value range of the NV12 image it was compiled for; None if it does not say.
     """
 
     spec: ModelSpec
@@ -70,6 +74,7 @@ class ResolvedModel:
     size: int
     origin: Origin
     untrained: bool
+    nv12_range: Nv12Range | None
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,8 @@ def resolve(
 ) -> ResolvedModel:
     """Find a model's file and check it.
 
-    The first of: `model_path`; `$EFV2_MODEL_DIR`; the user cache; the board's own models; a
+    The first of: `model_path`; the folder of the catalog that names the file without a URL;
+    `$EFV2_MODEL_DIR`; the user cache; the board's own models; a
     download; the untrained network. A file that is there but damaged is an error, not a reason
     to look further, and so is a `model_path` without the file.
 
@@ -293,7 +299,14 @@ def inventory(catalog: Catalog) -> list[FileStatus]:
 
 def _resolved(spec: ModelSpec, file: ModelFile, origin: Origin) -> ResolvedModel:
     return ResolvedModel(
-        spec, file.path, file.format, file.sha256, file.size, origin, file.untrained
+        spec=spec,
+        path=file.path,
+        format=file.format,
+        sha256=file.sha256,
+        size=file.size,
+        origin=origin,
+        untrained=file.untrained,
+        nv12_range=file.nv12_range,
     )
 
 
@@ -339,7 +352,9 @@ def _places(spec: ModelSpec, format: ModelFormat) -> Iterator[tuple[Path, Origin
     """List the paths at which the catalog's file may be, in the order of preference."""
     if format not in spec.files:
         return
-    filename = spec.files[format].filename
+    filename, beside = spec.files[format].filename, spec.files[format].folder
+    if beside is not None:
+        yield beside / filename, "catalog"
     folder = os.environ.get("EFV2_MODEL_DIR")
     if folder:
         yield expand_user(folder) / filename, "EFV2_MODEL_DIR"

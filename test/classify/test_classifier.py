@@ -5,6 +5,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from bin_files import bin_file
 from http_server import serving
 from tiny_models import mean_colour, projection
 
@@ -234,6 +235,15 @@ def test_every_option_reaches_the_pixels(tmp_path, options, nv12_range):
     nv12 = Nv12Converter(nv12_range=nv12_range, **options).convert(frame)
     order = np.argsort(-model.runtime.infer(nv12), kind="stable")
     assert list(prediction.class_ids) == list(order)
+
+
+@pytest.mark.parametrize("asked", ["auto", "full", "limited"])
+@pytest.mark.parametrize(("stated", "compiled"), [("bt601_video;", "limited"), ("", "full")])
+def test_the_range_is_the_files_unless_it_is_given(tmp_path, stated, compiled, asked):
+    path = tmp_path / "m.bin"
+    path.write_bytes(bin_file(settings={"INPUT_SPACE_AND_RANGE": stated}))
+    found = find_model(request(path, runtime="libdnn", nv12_range=asked))
+    assert found.spec.nv12_range == (compiled if asked == "auto" else asked)
 
 
 def test_the_threshold_reaches_the_results(tmp_path):

@@ -12,6 +12,7 @@ pytest.importorskip("onnx")
 import onnx
 import tiny_models
 import yaml
+from bin_files import bin_file
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
@@ -117,7 +118,7 @@ def test_a_new_model_is_added(load, tmp_path):
     assert (spec.nv12_range, spec.crop_pct) == ("limited", 1.0)
     assert spec.labels == tmp_path / "labels.txt"
     assert spec.files["onnx"].filename == "flowers 1.onnx"
-    assert spec.files["bin"] == ModelFileSource(None, "f.bin")
+    assert spec.files["bin"] == ModelFileSource(None, "f.bin", tmp_path)
     assert spec.published == {"accuracy_percent": 90.0}
 
 
@@ -369,6 +370,26 @@ def test_a_bin_takes_the_defaults(tmp_path, bin_content):
     spec = spec_for_file(path)
     assert (spec.height, spec.width, spec.classes) == (224, 224, 1000)
     assert spec_for_file(path, height=192, width=256, classes=9).classes == 9
+
+
+def test_a_bin_describes_itself(tmp_path):
+    path = tmp_path / "m.bin"
+    path.write_bytes(bin_file(sides=(192, 256), classes=9))
+    spec = spec_for_file(path)
+    assert (spec.height, spec.width, spec.classes) == (192, 256, 9)
+    with pytest.raises(CatalogError, match="states that its classes is 9, not 10"):
+        spec_for_file(path, classes=10)
+
+
+@pytest.mark.parametrize(
+    ("value", "nv12_range"), [("regular;", "full"), ("bt601_video;", "limited"), (";", None)]
+)
+def test_a_bin_states_the_range_it_was_compiled_for(tmp_path, value, nv12_range):
+    path = tmp_path / "m.bin"
+    path.write_bytes(bin_file(settings={"MARCH": "bayes-e", "INPUT_SPACE_AND_RANGE": value}))
+    file = read_model_file(path, "bin")
+    assert file.nv12_range == nv12_range
+    assert file.metadata["MARCH"] == "bayes-e"
 
 
 def test_a_bin_may_not_have_odd_sides(tmp_path, bin_content):

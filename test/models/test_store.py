@@ -421,6 +421,21 @@ def test_a_file_put_there_by_hand_goes_by_its_name(twins, places, model):
         path.unlink()
 
 
+def test_a_file_beside_the_catalog_that_names_it_comes_first(places, model, tmp_path):
+    folder = tmp_path / "quantised"
+    folder.mkdir()
+    (folder / "catalog.yaml").write_text(
+        "models: {mine: {input: {height: 64, width: 64}, classes: 10, files: {onnx: tiny.onnx}}}"
+    )
+    spec = Catalog.load(folder / "catalog.yaml")["mine"]
+    elsewhere = places["EFV2_MODEL_DIR"] / "tiny.onnx"
+    elsewhere.write_bytes(model(seed=1))
+    assert resolve(spec, "onnx").path == elsewhere
+    (folder / "tiny.onnx").write_bytes(model(seed=2))
+    found = resolve(spec, "onnx")
+    assert (found.path, found.origin) == (folder / "tiny.onnx", "catalog")
+
+
 def test_a_lock_of_another_url_is_no_proof(twins, places):
     """A file copied from the cache, with its lock, to where the other model is looked for."""
     specs, contents = twins
