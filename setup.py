@@ -21,7 +21,17 @@ setup(
     maintainer="efv2_ros maintainers",
     maintainer_email="maintainers@efv2-ros.invalid",
     packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
-    package_data={PACKAGE: ["py.typed", "report/templates/*"]},
+    package_data={
+        PACKAGE: [
+            "py.typed",
+            "report/templates/*",
+            "quantize/templates/*",
+            "toolchain/requirements/*",
+            # Programs, not modules: another Python runs them.
+            "toolchain/worker/*.py",
+            "toolchain/worker/standins/*.py",
+        ]
+    },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         # The one executable for people goes where a sourced workspace has its PATH.
@@ -33,6 +43,7 @@ setup(
         share("models/*.yaml"),
         share("models/*.md"),
         share("models/labels/*"),
+        share("models/recipes/*"),
         share("photos/*"),
         share("interfaces/vision_msgs/msg/*"),
         share("interfaces/hbm_img_msgs/msg/*"),

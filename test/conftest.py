@@ -107,3 +107,32 @@ def bpu(monkeypatch):
     for name in [each for each in sys.modules if each.split(".")[0] in standins.VENDOR_MODULES]:
         del sys.modules[name]
     assert misused == (0, 0)
+
+
+@pytest.fixture(scope="session")
+def installed_toolchain():
+    """The Python of D-Robotics' toolchain, which is installed into the user's cache if need be."""
+    from efv2_ros.toolchain.environment import (
+        PYTHON_VARIABLE,
+        ToolchainUnavailableError,
+        toolchain_python,
+    )
+    from efv2_ros.toolchain.install import install
+    from efv2_ros.toolchain.pythons import find_python
+
+    if not os.environ.get(PYTHON_VARIABLE):
+        try:
+            find_python()
+        except ToolchainUnavailableError as error:
+            pytest.skip(str(error))
+        install()
+    return toolchain_python()
+
+
+@pytest.fixture
+def toolchain(installed_toolchain, monkeypatch):
+    """D-Robotics' toolchain for this test, whose cache is its own; gives its Python."""
+    from efv2_ros.toolchain.environment import PYTHON_VARIABLE
+
+    monkeypatch.setenv(PYTHON_VARIABLE, str(installed_toolchain))
+    return installed_toolchain

@@ -9,14 +9,17 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "efv2_ros"
+WORKER = PACKAGE / "toolchain" / "worker"
 
-EVERYWHERE = {"errors", "files", "resources", "signals"}
+EVERYWHERE = {"errors", "figures", "files", "findings", "resources", "signals"}
 """Modules of the package's root that every room may import."""
 
 BELOW = {
+    "toolchain": set(),
     "vision": set(),
     "models": set(),
-    "runtimes": {"vision"},
+    "rewrites": set(),
+    "runtimes": {"vision", "toolchain"},
     "classify": {"vision", "models", "runtimes"},
     "messages": {"vision"},
     "pictures": {"vision"},
@@ -24,6 +27,10 @@ BELOW = {
     "replay": {"vision", "classify", "messages", "bags"},
     "evaluation": {"vision", "models", "runtimes", "classify", "pictures"},
     "report": {"vision", "classify", "pictures", "bags", "replay"},
+    "quantize": {
+        "vision", "models", "rewrites", "toolchain", "runtimes", "classify", "pictures", "bags",
+        "evaluation", "report",
+    },
     "node": {"vision", "runtimes", "classify", "messages", "pictures"},
     "client": {"vision", "classify", "node"},
     "play": {"vision", "classify", "messages", "bags", "replay", "node", "client"},
@@ -31,7 +38,7 @@ BELOW = {
     "launching": {"classify", "node"},
     "cli": {
         "vision", "models", "runtimes", "classify", "pictures", "bags", "replay", "evaluation",
-        "report", "client", "play", "benchmark",
+        "report", "quantize", "toolchain", "client", "play", "benchmark",
     },
 }  # fmt: skip
 """Which rooms each room may import. A room comes after all that it may import."""
@@ -42,10 +49,10 @@ OWNERS = {
     "click": {"cli"},
     "rosbags": {"bags", "messages"},
     "mcap": {"bags"},
-    "matplotlib": {"benchmark"},
-    "jinja2": {"report"},
+    "matplotlib": {"figures"},
+    "jinja2": {"report", "quantize"},
     "scipy": {"evaluation"},
-    "onnx": {"models"},
+    "onnx": {"models", "rewrites", "quantize"},
     "onnxruntime": {"runtimes"},
     "hbm_runtime": {"runtimes"},
     "safetensors": {"models"},
@@ -67,6 +74,11 @@ def imports() -> Iterator[tuple[Path, str, int]]:
                 continue
             for name in names:
                 yield file, name, statement.lineno
+
+
+def is_worker(file: Path) -> bool:
+    """Whether the toolchain's Python runs a file, which has packages of its own."""
+    return WORKER in file.parents
 
 
 def room_of(file: Path) -> str:
@@ -119,5 +131,18 @@ def test_ros_is_imported_in_its_rooms_only():
 
 @pytest.mark.parametrize("package", OWNERS)
 def test_optional_dependencies_stay_in_their_rooms(package):
-    rooms = {room_of(file) for file, name, _ in imports() if name.partition(".")[0] == package}
+    rooms = {
+        room_of(file)
+        for file, name, _ in imports()
+        if name.partition(".")[0] == package and not is_worker(file)
+    }
     assert rooms == OWNERS[package]
+
+
+def test_the_toolchain_and_this_package_import_nothing_of_each_other():
+    programs = {each.stem for each in WORKER.rglob("*.py")}
+    vendors = {"hbdk", "hmct", "horizon_nn", "horizon_tc_ui", *programs}
+    for file, name, line in imports():
+        package = name.partition(".")[0]
+        wrong = package == "efv2_ros" if is_worker(file) else package in vendors
+        assert not wrong, f"{file.relative_to(ROOT)}:{line} imports {name}"

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from efv2_ros.rewrites import REWRITES
+
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted(
     [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "models").rglob("*.md")]
@@ -64,3 +66,10 @@ def test_the_workflow_runs_ci_on_both_systems():
     (job,) = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"].values()
     assert job["strategy"]["matrix"]["os"] == ["ubuntu-22.04", "ubuntu-24.04"]
     assert ".ci/run" in [step.get("run") for step in job["steps"]]
+
+
+@pytest.mark.parametrize("document", ["quantization.md", "quantization_cn.md"])
+def test_quantisation_names_every_rewrite_and_recipe(document):
+    text = (ROOT / "docs" / document).read_text(encoding="utf-8")
+    recipes = [path.stem for path in (ROOT / "models" / "recipes").glob("*.yaml")]
+    assert not [name for name in (*REWRITES, *recipes) if f"`{name}`" not in text]
