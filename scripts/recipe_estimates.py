@@ -16,15 +16,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from efv2_ros import __version__
-from efv2_ros.classify.options import ModelRequest, ViewOptions
 from efv2_ros.errors import Efv2Error
-from efv2_ros.models.efficientformerv2.builder import seeded_state, write
 from efv2_ros.quantize.build import build, make_plan, toolchain_versions
 from efv2_ros.quantize.estimates import (
     FILE,
@@ -38,10 +34,9 @@ from efv2_ros.quantize.estimates import (
     write_estimates,
 )
 from efv2_ros.quantize.fidelity import measure
-from efv2_ros.quantize.prepare import Inputs, find_float_model, open_float_model, read_inputs
+from efv2_ros.quantize.prepare import Inputs, open_size
 from efv2_ros.quantize.proof import failed, prove
 from efv2_ros.quantize.recipe import Recipe
-from efv2_ros.quantize.sources import open_source
 from efv2_ros.signals import catch_stop
 from efv2_ros.toolchain.environment import Stopped
 
@@ -72,7 +67,7 @@ def main() -> int:
     parser.add_argument("--calib", type=Path, metavar="DIR", help="images, or a bag")
     parser.add_argument("--size", action="append", choices=SIZES, help="default: all")
     parser.add_argument("--recipe", action="append", metavar="NAME", help="default: all")
-    parser.add_argument("--images", type=int, default=20, help="images to calibrate with")
+    parser.add_argument("--images", type=int, default=60, help="images to calibrate with")
     parser.add_argument("--eval-images", type=int, default=40, help="images to compare with")
     parser.add_argument("--model", action="append", default=[], metavar="SIZE=FILE.onnx",
                         help="a trained network")  # fmt: skip
@@ -104,26 +99,18 @@ def measure_size(
     if not wanted:
         return
     models = dict(each.split("=", 1) for each in options.model)
-    with tempfile.TemporaryDirectory(prefix="efv2_estimates_") as folder:
-        path = models.get(size)
-        if path is None:
-            path = str(Path(folder) / f"{size}.onnx")
-            write(Path(path), seeded_state(size, SEED))  # type: ignore[arg-type]
-        request = replace(find_float_model(path, ModelRequest()), model_size=size)
-        with open_float_model(request) as source:
-            image = source.model.image
-            inputs = read_inputs(
-                source, open_source(options.calib, image.height, image.width), None, ViewOptions(),
-                count=options.images, held_out=options.eval_images, seed=SEED,
-                should_stop=should_stop,
-            )  # fmt: skip
-            weights = "trained" if size in models else f"random, seed {SEED}"
-            for recipe in wanted:
-                entry = measured(inputs, recipe, size, options.opt, weights, should_stop)
-                known[size, recipe.name] = entry
-                write_estimates(known.values(), DATA)
-                print(f"{size} {recipe.name}: {entry.milliseconds:.2f} ms, cosine "
-                      f"{entry.cosine_mean:.4f}", flush=True)  # fmt: skip
+    model = Path(models[size]) if size in models else None
+    with open_size(
+        size, options.calib, model, count=options.images, held_out=options.eval_images, seed=SEED,
+        should_stop=should_stop,
+    ) as inputs:  # fmt: skip
+        weights = "trained" if model else f"random, seed {SEED}"
+        for recipe in wanted:
+            entry = measured(inputs, recipe, size, options.opt, weights, should_stop)
+            known[size, recipe.name] = entry
+            write_estimates(known.values(), DATA)
+            print(f"{size} {recipe.name}: {entry.milliseconds:.2f} ms, cosine "
+                  f"{entry.cosine_mean:.4f}", flush=True)  # fmt: skip
 
 
 def is_true(known: dict[tuple[str, str], Entry], recipe: Recipe, size: str, level: str) -> bool:

@@ -9,14 +9,18 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from efv2_ros import __version__
-from efv2_ros.quantize.calibration import digest, write_calibration
+from efv2_ros.errors import Efv2Error
+from efv2_ros.files import open_atomic_binary
+from efv2_ros.quantize.calibration import digest, network_input, write_calibration
 from efv2_ros.quantize.errors import QuantizeError
 from efv2_ros.quantize.prepare import Inputs, digest_text
 from efv2_ros.quantize.recipe import Recipe
+from efv2_ros.quantize.rounding import round_weights
 from efv2_ros.resources import cache_dir
 from efv2_ros.rewrites import REWRITES, rewrite
 from efv2_ros.toolchain.environment import Stopped, ToolchainError, toolchain_python
@@ -39,6 +43,9 @@ _NOT_KEPT = ("original_float", "optimized", "calibrated")
 """Files of a result that the cache keeps, and those it does not."""
 
 _LOG = "toolchain.log"
+
+_ROUNDING_SHARE = 0.15
+"""Share of the progress that rounding the weights takes."""
 
 _FORMAT = 1
 """Version of what the cache holds."""
@@ -112,9 +119,10 @@ def make_plan(
     key = digest_text(
         str(_FORMAT),
         __version__,
-        hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest(),
+        _proto_sha256(proto),
         digest(inputs.images.calibration),
         encode(replace(request, jobs=0)),
+        recipe.rounding,
         json.dumps(toolchain_versions(), sort_keys=True),
     )
     return Plan(recipe, proto, rewritten, rules, level, quantize_only, key)
@@ -240,14 +248,22 @@ def _compile(
     (inside / "calibration").mkdir(parents=True)
     try:
         on_progress("writing the calibration images", 0.0)
-        (inside / "model.onnx").write_bytes(plan.proto.SerializeToString(deterministic=True))
         image = inputs.source.model.image
+        proto, begin = plan.proto, 0.0
+        if plan.recipe.rounding == "gptq":
+            begin = _ROUNDING_SHARE
+            proto = _rounded(inputs, plan, lambda step, share: on_progress(step, begin * share),
+                             should_stop)  # fmt: skip
+        (inside / "model.onnx").write_bytes(proto.SerializeToString(deterministic=True))
         write_calibration(inputs.images.calibration, image, inside / "calibration", should_stop)
         request = _request(
             inputs, plan.recipe, plan.rules, plan.level, plan.quantize_only, inside, jobs
         )
         try:
-            return compile_model(request, folder, on_progress=on_progress, should_stop=should_stop)
+            return compile_model(
+                request, folder, should_stop=should_stop,
+                on_progress=lambda step, share: on_progress(step, begin + (1 - begin) * share),
+            )  # fmt: skip
         except Stopped:
             raise
         except ToolchainError as error:
@@ -256,6 +272,31 @@ def _compile(
             raise QuantizeError(f"cannot compile into {folder}: {error.strerror}") from error
     finally:
         shutil.rmtree(inside, ignore_errors=True)
+
+
+def _rounded(
+    inputs: Inputs, plan: Plan, on_progress: OnProgress, should_stop: Callable[[], bool]
+) -> ModelProto:
+    """Round the weights of a plan's model so that what its layers compute changes least.
+
+    Recipes with the same rewrites share the result, which the cache keeps.
+    """
+    image, samples = inputs.source.model.image, inputs.images.calibration
+    key = digest_text(str(_FORMAT), __version__, _proto_sha256(plan.proto), digest(samples))
+    place = cache_dir() / "quantize" / "rounded" / f"{key[:32]}.onnx"
+    known = type(plan.proto)()
+    with suppress(Exception):  # protobuf's errors too
+        known.ParseFromString(place.read_bytes())
+        return known
+    rounded = round_weights(
+        plan.proto,
+        [partial(network_input, each, image) for each in samples],
+        on_progress=lambda share: on_progress("rounding the weights", share),
+        should_stop=should_stop,
+    )
+    with suppress(Efv2Error), open_atomic_binary(place) as file:  # it is only a cache
+        file.write(rounded.SerializeToString(deterministic=True))
+    return rounded
 
 
 def _with_log(error: ToolchainError, folder: Path, key: str) -> ToolchainError:
@@ -308,6 +349,10 @@ def _keep(result: CompileResult, folder: Path) -> None:
         (folder / _RESULT).write_text(json.dumps(fields), encoding="utf-8")
     except OSError as error:
         raise QuantizeError(f"cannot write {folder / _RESULT}: {error.strerror}") from error
+
+
+def _proto_sha256(proto: ModelProto) -> str:
+    return hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest()
 
 
 def _sha256(path: Path) -> str:

@@ -174,6 +174,15 @@ def rgb_from_nv12(nv12: NDArray[np.uint8], image: ImageInput) -> NDArray[np.floa
     return np.ascontiguousarray((luma + chroma)[None], np.float32)
 
 
+def network_input(sample: Sample, image: ImageInput) -> NDArray[np.float32]:
+    """Compute a float model's input: RGB, normalised; float32 of shape (1, 3, height, width)."""
+    mean, scale = (
+        np.array(each, np.float32).reshape(3, 1, 1) for each in (image.mean, image.scale)
+    )
+    normalised: NDArray[np.float32] = (sample.rgb(image) - mean) * scale
+    return normalised
+
+
 def write_calibration(
     samples: Sequence[Sample],
     image: ImageInput,

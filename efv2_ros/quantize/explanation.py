@@ -7,6 +7,8 @@ from efv2_ros.rewrites import REWRITES
 
 _TYPES = {
     "max": "A tensor's range is the largest value that the calibration images make it hold",
+    "mse": "A tensor's range is the one whose rounding and clipping err least, squared; what a "
+    "Softmax computes gets a range of its own too",
     "kl": "A tensor's range is the one whose histogram of 8 bits differs least from the values'",
     "mix": "Several ways to find ranges are tried, and each tensor keeps the one that fits best",
     "default": "The toolchain tries several ways to find ranges and keeps the best for the model",
@@ -14,7 +16,8 @@ _TYPES = {
 
 _FLAGS = {
     "per_channel": "Each channel of an activation has a range of its own",
-    "asymmetric": "A range may lie unequally about zero, which suits values of mostly one sign",
+    "asymmetric": "A range may lie unequally about zero; for the RDK X5, the toolchain takes the "
+    "wish and changes nothing",
     "bias_correction": "Biases are changed to make up for the mean error of rounded weights",
 }
 
@@ -39,6 +42,12 @@ def explain(recipe: Recipe) -> list[tuple[str, str]]:
         for name, text in _FLAGS.items()
         if getattr(calibration, name)
     ]
+    if recipe.rounding == "gptq":
+        lines.append(
+            ("weights.rounding: gptq",
+             "Weights are rounded so that the outputs of their layers change least for the "
+             "calibration images, which takes a while and costs the board nothing.")
+        )  # fmt: skip
     if recipe.all_int16:
         lines.append(
             ("all_int16: true",

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import re
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from efv2_ros.classify.model import Model, load_model
 from efv2_ros.classify.options import ModelRequest, ViewOptions
-from efv2_ros.models.efficientformerv2.builder import SIZES
+from efv2_ros.models.efficientformerv2.builder import SIZES, Size, seeded_state, write
 from efv2_ros.quantize.calibration import Images, Sample, load_images, plan, without
 from efv2_ros.quantize.errors import QuantizeError
-from efv2_ros.quantize.sources import FloatFolder, Source
+from efv2_ros.quantize.sources import FloatFolder, Source, open_source
 from efv2_ros.rewrites import gelu_count
 
 if TYPE_CHECKING:
@@ -235,6 +236,47 @@ def read_inputs(
         )  # fmt: skip
         others, path = found.held_out, evaluation.path
     return Inputs(source, view, images, without(others, images.calibration), path)
+
+
+@contextmanager
+def open_size(
+    size: str,
+    images: Path,
+    model: Path | None = None,
+    *,
+    count: int,
+    held_out: int,
+    seed: int,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Inputs]:
+    """Open a size of EfficientFormerV2 with images, for measurements.
+
+    Args:
+        size: The size.
+        images: Folder of images, or a bag.
+        model: The network, an ONNX file; None makes one of random weights, from `seed`.
+        count: Most calibration images.
+        held_out: Most other images.
+        seed: Seed of the images' choice, and of the weights.
+        should_stop: Polled for each image.
+
+    Raises:
+        QuantizeError: The images cannot be read.
+        Efv2Error: The model cannot be loaded.
+        Stopped: `should_stop` returned True.
+    """
+    with tempfile.TemporaryDirectory(prefix="efv2_size_") as folder:
+        path = model
+        if path is None:
+            path = Path(folder) / f"{size}.onnx"
+            write(path, seeded_state(cast("Size", size), seed))
+        request = replace(find_float_model(str(path), ModelRequest()), model_size=size)
+        with open_float_model(request) as source:
+            image = source.model.image
+            yield read_inputs(
+                source, open_source(images, image.height, image.width), None, ViewOptions(),
+                count=count, held_out=held_out, seed=seed, should_stop=should_stop,
+            )  # fmt: skip
 
 
 def digest_text(*parts: str) -> str:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from efv2_ros.models.efficientformerv2.builder import SIZES
 from efv2_ros.models.fields import Fields, key_text, read_yaml
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 Unit = Literal["BPU", "CPU"]
 Width = Literal["int8", "int16"]
 Mode = Literal["latency", "bandwidth"]
+Rounding = Literal["nearest", "gptq"]
 
-CALIBRATION_TYPES = ("max", "kl", "mix", "default")
+CALIBRATION_TYPES = ("max", "mse", "kl", "mix", "default")
 """How a tensor's range follows from what it holds for the calibration images."""
 
 _KIND = "a recipe"
@@ -36,8 +37,9 @@ class Calibration:
     """How the range of each tensor is found.
 
     Attributes:
-        type: `max`: the largest value that occurs; `kl`: the range whose histogram loses least;
-            `mix`: the best of several, by tensor; `default`: the toolchain's search.
+        type: `max`: the largest value that occurs; `mse`: the range with the least squared error,
+            by this package (see `toolchain/worker/ranges.py`); `kl`: the range whose histogram
+            loses least; `mix`: the best of several, by tensor; `default`: the toolchain's search.
         percentile: For `max`, the share of values that the range holds, in (0, 1]; None is 1.
         per_channel: Whether each channel of an activation has its own range.
         asymmetric: Whether ranges may lie unequally about zero.
@@ -81,6 +83,8 @@ class Recipe:
         description: One line for people.
         rewrites: Names of `rewrites.REWRITES`.
         calibration: How ranges are found.
+        rounding: How weights become integers: `nearest`: each the nearest one; `gptq`: so that
+            the layers' outputs change least (see `quantize/rounding.py`).
         all_int16: Whether all activations have 16 bits.
         nodes: Rules; every rule that matches a node applies, later ones win, key by key.
         mode: What the compiler saves: time, or traffic to the memory.
@@ -91,6 +95,7 @@ class Recipe:
     description: str = ""
     rewrites: tuple[str, ...] = ()
     calibration: Calibration = field(default_factory=Calibration)
+    rounding: Rounding = "nearest"
     all_int16: bool = False
     nodes: tuple[Rule, ...] = ()
     mode: Mode = "latency"
@@ -155,6 +160,7 @@ class Recipe:
             "description": self.description,
             "rewrites": list(self.rewrites),
             "calibration": calibration,
+            "weights": {"rounding": self.rounding},
             "all_int16": self.all_int16,
             "nodes": rules,
             "compile": {"mode": self.mode},
@@ -244,6 +250,7 @@ def _recipe(top: Fields, name: str) -> Recipe:
         description=top.take("description", str, default=""),
         rewrites=_rewrites(top),
         calibration=_calibration(top),
+        rounding=_rounding(top),
         all_int16=_flag(top, "all_int16"),
         nodes=tuple(_rules(top)),
         mode=_mode(top),
@@ -285,12 +292,21 @@ def _calibration(top: Fields) -> Calibration:
 
 
 def _mode(top: Fields) -> Mode:
-    fields = top.inner("compile", default={})
-    mode = fields.take("mode", str, default="latency")
-    if mode not in ("latency", "bandwidth"):
-        raise fields.error("mode", f"must be latency or bandwidth, not {shorten(mode)}")
+    return cast("Mode", _choice(top.inner("compile", default={}), "mode", get_args(Mode)))
+
+
+def _rounding(top: Fields) -> Rounding:
+    fields = top.inner("weights", default={})
+    return cast("Rounding", _choice(fields, "rounding", get_args(Rounding)))
+
+
+def _choice(fields: Fields, name: str, choices: Sequence[str]) -> str:
+    """Take the only field of a group; the first choice is the default."""
+    value: str = fields.take(name, str, default=choices[0])
+    if value not in choices:
+        raise fields.error(name, f"must be {' or '.join(choices)}, not {shorten(value)}")
     fields.finish()
-    return cast("Mode", mode)
+    return value
 
 
 def _rules(top: Fields) -> Iterator[Rule]:

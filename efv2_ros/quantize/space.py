@@ -15,6 +15,7 @@ from efv2_ros.quantize.variants import (
     parts_of,
     wide_groups,
     with_calibration,
+    with_other_rounding,
     with_residual,
     with_rewrites,
     with_softmax,
@@ -69,7 +70,7 @@ class Space:
     def calibrations(self, recipe: Recipe) -> list[Recipe]:
         """A recipe with each other way to find ranges."""
         found = [with_calibration(recipe, type="max", percentile=each) for each in PERCENTILES]
-        found.append(with_calibration(recipe, type="mix"))
+        found += [with_calibration(recipe, type=each) for each in ("mse", "mix")]
         turned = not recipe.calibration.asymmetric
         return [*found, with_calibration(recipe, asymmetric=turned)]
 
@@ -94,6 +95,7 @@ class Space:
             lambda: self._toggle(recipe, chance, worth),
             lambda: self._toggle(recipe, chance, worth),
             lambda: chance.choice(self.calibrations(recipe)),
+            lambda: with_other_rounding(recipe),
         ]
         if operators := self.operators(recipe):
             changes.append(lambda: chance.choice(operators))

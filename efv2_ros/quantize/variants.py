@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from efv2_ros.quantize.recipe import Calibration, Recipe, Rule
+from efv2_ros.quantize.recipe import Calibration, Recipe, Rounding, Rule
 from efv2_ros.rewrites import blocks
 
 if TYPE_CHECKING:
@@ -270,6 +270,12 @@ def with_calibration(recipe: Recipe, **changes: Any) -> Recipe:
     return replace(recipe, calibration=calibration, sizes={})
 
 
+def with_other_rounding(recipe: Recipe) -> Recipe:
+    """Round weights to the nearest integers instead of by GPTQ, or the other way round."""
+    other: Rounding = "nearest" if recipe.rounding == "gptq" else "gptq"
+    return replace(recipe, rounding=other, sizes={})
+
+
 def with_rewrites(recipe: Recipe, names: Sequence[str]) -> Recipe:
     """Apply other rewrites."""
     return replace(recipe, rewrites=tuple(names), sizes={})
@@ -280,6 +286,8 @@ def summary(recipe: Recipe, parts: Parts) -> str:
     rewrites = len(recipe.rewrites)
     texts = [f"{rewrites} rewrite{'' if rewrites == 1 else 's'}"]
     texts.append(_calibration_text(recipe.calibration))
+    if recipe.rounding != "nearest":
+        texts.append(recipe.rounding)
     if parts.softmax:
         texts.append(f"Softmax {softmax_width(recipe) or 'by rules'}")
     if has_residual(recipe, parts):

@@ -129,7 +129,7 @@ class OnnxRuntime(Runtime):
     """A float model on ONNX Runtime's CPU provider."""
 
     def __init__(self, path: Path, image: ImageInput, run: RunOptions) -> None:
-        ort = _import()
+        ort = import_onnxruntime()
         options = ort.SessionOptions()
         options.intra_op_num_threads = run.threads
         options.inter_op_num_threads = 1
@@ -155,7 +155,7 @@ def probe() -> str:
     Raises:
         RuntimeUnavailableError: It cannot be imported; the message has the fix.
     """
-    return f"ONNX Runtime {_import().__version__}"
+    return f"ONNX Runtime {import_onnxruntime().__version__}"
 
 
 def load(path: Path, image: ImageInput, options: RunOptions) -> OnnxRuntime:
@@ -163,7 +163,12 @@ def load(path: Path, image: ImageInput, options: RunOptions) -> OnnxRuntime:
     return OnnxRuntime(path, image, options)
 
 
-def _import() -> Any:
+def import_onnxruntime() -> Any:
+    """Import ONNX Runtime.
+
+    Raises:
+        RuntimeUnavailableError: It cannot be imported; the message has the fix.
+    """
     try:
         import onnxruntime
     except ImportError as error:

@@ -108,7 +108,7 @@ def test_a_recipe_survives_being_written_and_read(write):
         ("colour: red", r"mine\.yaml\.colour: is not a field of a recipe"),
         ("rewrites: [nonsense]", r"\.rewrites: 'nonsense' is none of"),
         ("rewrites: all", r"\.rewrites: expected a list"),
-        ("calibration: {type: best}", r"\.calibration\.type: 'best' is none of max, kl"),
+        ("calibration: {type: best}", r"\.calibration\.type: 'best' is none of max, mse"),
         ("calibration: {percentile: 99}", r"\.calibration\.percentile: must be above 0\.5"),
         ("calibration: {type: kl, percentile: 0.99}", r"percentile: goes with type max, not kl"),
         ("calibration: {per_channel: 1}", r"per_channel: must be true or false"),

@@ -156,3 +156,129 @@ def test_the_request_in_the_vendors_terms(load):
     assert settings["input_parameters"]["mean_value"] == "123.675 116.28 103.53"
     assert settings["calibration_parameters"]["optimization"] == "set_all_nodes_int16;asymmetric"
     assert settings["compiler_parameters"]["jobs"] >= 1
+
+
+@pytest.fixture
+def ranges(load):
+    return load("ranges")
+
+
+def test_a_range_leaves_out_what_is_rare_and_far(ranges, monkeypatch):
+    monkeypatch.setattr(ranges, "SAMPLES", 200_000)
+    values = np.random.default_rng(0).laplace(size=400_000).astype(np.float32)
+    tensors = ranges.Tensors([], [], 8)
+    for part in np.split(values, 2):
+        tensors.look_at([part], np.random.default_rng(0))
+    assert tensors.largest == np.abs(values).max() > 12
+    assert tensors.best() < 0.85 * tensors.largest
+    best, whole, half = (
+        ranges.error(values, each)
+        for each in (tensors.best(), tensors.largest, tensors.best() / 2)
+    )
+    assert best < 0.9 * min(whole, half)
+
+
+def test_sixteen_bits_keep_everything(ranges):
+    tensors = ranges.Tensors([], [], 16)
+    tensors.look_at([np.array([[0, -3, 50]], np.float32)], np.random.default_rng(0))
+    assert tensors.best() == 50
+
+
+def test_a_tensor_of_zeros_has_no_range(ranges):
+    tensors = ranges.Tensors([], [], 8)
+    tensors.look_at([np.zeros((1, 4), np.float32)], np.random.default_rng(0))
+    assert tensors.best() == 0
+
+
+def test_weights_of_an_attention_get_a_fine_range(ranges):
+    """Many small weights that sum up to 1 must not all be rounded to 0 for the sake of one."""
+    random = np.random.default_rng(0)
+    scores = random.normal(size=(49, 196)).astype(np.float32)
+    scores[0, 0] = 8
+    weights = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
+    tensors = ranges.Tensors([], [], 8, "rows")
+    tensors.look_at([weights[None, None]], np.random.default_rng(0))
+    step = np.float32(tensors.best() / 127)
+    sums = (np.rint(weights[1:] / step) * step).sum(-1)
+    assert np.abs(sums - 1).max() < 0.1
+    coarse = (np.rint(weights[1:] * 127) / 127).sum(-1)
+    assert np.abs(coarse - 1).max() > 0.15
+
+
+def test_what_multiplies_a_row_counts_by_its_share(ranges):
+    values = np.full(20_000, 0.02, np.float32) + np.linspace(0, 0.01, 20_000, dtype=np.float32)
+    values[::500] = 0.45
+    best = {}
+    for kind in ("plain", "relative"):
+        tensors = ranges.Tensors([], [], 8, kind)
+        tensors.look_at([values], np.random.default_rng(0))
+        best[kind] = tensors.best()
+    assert best["relative"] < 0.5 * best["plain"]
+
+
+def node(op, inputs, outputs, thresholds=None, qtype="int8"):
+    """A node as the vendor's graphs have them."""
+    values = [[SimpleNamespace(name=each) for each in names] for names in (inputs, outputs)]
+    return SimpleNamespace(
+        op_type=op, name=f"{op}_{outputs[0]}", inputs=values[0], outputs=values[1],
+        thresholds=thresholds, qtype=qtype, tensor_type="feature",
+    )  # fmt: skip
+
+
+def calibration(value, threshold, qtype="int8"):
+    return node("HzCalibration", [value], [f"{value}_c"], [threshold], qtype)
+
+
+def test_tensors_that_share_a_range(ranges):
+    graph = SimpleNamespace(nodes=[
+        calibration("image", 127.0),
+        node("Conv", ["image_c"], ["a"]), calibration("a", 3.0),
+        node("Split", ["a_c"], ["b", "c"]), calibration("b", 3.0), calibration("c", 3.0),
+        node("MatMul", ["b_c"], ["d"]), calibration("d", 3.0),
+        node("Concat", ["c_c", "d_c"], ["e"]), calibration("e", 3.0, "int16"),
+        node("Sub", ["e_c"], ["f"]), calibration("f", 5.6),
+        node("Exp", ["f_c"], ["g"]), calibration("g", 1.0),
+        node("ReduceSum", ["g_c"], ["h"]), calibration("h", 90.0),
+        node("Reciprocal", ["h_c"], ["i"]), calibration("i", 1.0),
+        node("Mul", ["g_c", "i_c"], ["j"]), calibration("j", 1.0),
+        node("Reshape", ["j_c", "shape"], ["between"]),
+        node("Transpose", ["between"], ["k"]), calibration("k", 1.0),
+    ])  # fmt: skip
+    found = {
+        tuple(sorted(each.inputs[0].name for each in tensors.nodes)): tensors
+        for tensors in ranges.shared(graph)
+    }
+    assert set(found) == {("a", "b", "c", "d"), ("e",), ("h",), ("i",), ("j", "k")}
+    assert {names: each.kind for names, each in found.items() if each.kind != "plain"} == {
+        ("i",): "relative", ("j", "k"): "rows",
+    }  # fmt: skip
+    assert [each.inputs[0].name for each in found["j", "k"].looked_at] == ["j"]
+    assert found[("e",)].bits == 16
+
+
+def test_a_model_without_the_rounding_of_its_activations(ranges):
+    pytest.importorskip("onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    from onnx import TensorProto, helper, numpy_helper
+
+    def calibrate(value, name):
+        return helper.make_node("HzCalibration", [value], [name], domain="horizon")
+
+    graph = helper.make_graph(
+        [
+            calibrate("x", "x1"), calibrate("x1", "x2"),
+            helper.make_node("Add", ["x2", "w"], ["y"]),
+            calibrate("y", "out"),
+        ],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2])],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, [2])],
+        [numpy_helper.from_array(np.array([1, 2], np.float32), "w")],
+    )  # fmt: skip
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=6)
+    names = ["x1", "y"]
+    plain = ranges.unquantized(proto, names)
+    session = onnxruntime.InferenceSession(plain.SerializeToString())
+    found = session.run(["out", *names], {"x": np.array([10, 20], np.float32)})
+    assert [each.tolist() for each in found] == [[11, 22], [10, 20], [11, 22]]
+    assert len(proto.graph.node) == 4
