@@ -81,9 +81,6 @@ def variants(size: str) -> Iterator[Named]:
     for percentile in (0.999, 0.9999, 1.0):
         changed = with_calibration(narrow, type="max", percentile=percentile)
         yield f"int8, `max` {percentile}", changed
-    clipped = with_calibration(narrow, type="max", percentile=0.9999)
-    for option in ("per_channel", "bias_correction", "asymmetric"):
-        yield f"int8, `max` 0.9999, `{option}`", with_calibration(clipped, **{option: True})
     for kind in ("kl", "mix", "mse"):
         yield f"int8, `{kind}`", with_calibration(narrow, type=kind)
     rounded = replace(with_calibration(narrow, type="mse"), rounding="gptq")

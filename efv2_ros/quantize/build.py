@@ -294,8 +294,10 @@ def _rounded(
         on_progress=lambda share: on_progress("rounding the weights", share),
         should_stop=should_stop,
     )
-    with suppress(Efv2Error), open_atomic_binary(place) as file:  # it is only a cache
-        file.write(rounded.SerializeToString(deterministic=True))
+    with suppress(OSError, Efv2Error):  # it is only a cache
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with open_atomic_binary(place) as file:
+            file.write(rounded.SerializeToString(deterministic=True))
     return rounded
 
 

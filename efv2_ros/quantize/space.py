@@ -14,6 +14,7 @@ from efv2_ros.quantize.variants import (
     has_residual,
     parts_of,
     wide_groups,
+    with_branches,
     with_calibration,
     with_other_rounding,
     with_residual,
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 PERCENTILES = (0.999, 0.9995, 0.9999, 0.99995, 0.99999, 1.0)
 """Shares of the values that ranges may hold, for calibration of type `max`."""
+
+SHARES = (0.0, 0.5, 1.0)
+"""Shares of the branches of skip connections whose last layer may read 16 bits."""
 
 _LEAST_WORTH = 0.05
 
@@ -75,11 +79,13 @@ class Space:
         return [*found, with_calibration(recipe, asymmetric=turned)]
 
     def operators(self, recipe: Recipe) -> list[Recipe]:
-        """A recipe with other widths of the Softmax nodes and of the residual sums."""
+        """A recipe with other widths of the Softmax nodes, the residual sums, and the branches."""
         parts = self.parts(recipe)
         found = [with_softmax(recipe, each) for each in self._softmax(parts)]
         if parts.residual:
             found.append(with_residual(recipe, parts, not has_residual(recipe, parts)))
+        changed = (with_branches(recipe, parts, each) for each in SHARES)
+        found += [each for each in changed if each.nodes != recipe.nodes]
         return found
 
     def mutate(self, recipe: Recipe, chance: random.Random, worth: Mapping[str, float]) -> Recipe:

@@ -262,6 +262,39 @@ def _residual_rules(parts: Parts) -> tuple[Rule, ...]:
     return tuple(found)
 
 
+def with_branches(recipe: Recipe, parts: Parts, share: float) -> Recipe:
+    """Have the layers that write what skip connections add read 16 bits.
+
+    They read what an activation function such as GELU makes: mostly small values, with a few that
+    are large.
+
+    Args:
+        recipe: The recipe.
+        parts: Of the model.
+        share: Share of these layers, the last ones.
+    """
+    rules = _branch_rules(parts)
+    others = tuple(rule for rule in recipe.nodes if rule not in rules)
+    kept = rules[len(rules) - round(share * len(rules)) :]
+    return replace(recipe, nodes=(*others, *kept), sizes={})
+
+
+def branch_share(recipe: Recipe, parts: Parts) -> float:
+    """The share that `with_branches` was given."""
+    rules = _branch_rules(parts)
+    return sum(rule in recipe.nodes for rule in rules) / max(1, len(rules))
+
+
+def _branch_rules(parts: Parts) -> tuple[Rule, ...]:
+    """Rules for the layers that write a branch's result and do not read a sum themselves."""
+    read = {each.name for each in parts.residual if each.reads}
+    return tuple(
+        Rule(op=each.op, match=_exactly(each.name), input="int16")
+        for each in parts.residual
+        if each.writes and each.op in _WEIGHTED and each.name not in read
+    )
+
+
 def with_calibration(recipe: Recipe, **changes: Any) -> Recipe:
     """Change how ranges are found; a percentile goes with type `max` alone."""
     calibration = replace(recipe.calibration, **changes)
@@ -292,6 +325,8 @@ def summary(recipe: Recipe, parts: Parts) -> str:
         texts.append(f"Softmax {softmax_width(recipe) or 'by rules'}")
     if has_residual(recipe, parts):
         texts.append("residual int16")
+    if share := branch_share(recipe, parts):
+        texts.append(f"last {share:.0%} of branches int16")
     wide = wide_groups(recipe, parts)
     if wide == frozenset(parts.groups):
         texts.append("all int16")

@@ -14,11 +14,13 @@ import onnx
 import pytest
 import yaml
 from conftest import failing
+from onnx import numpy_helper
 from small_cnn import small_cnn
 
 from efv2_ros.models.catalog import Catalog
 from efv2_ros.models.modelfile import read_model_file
 from efv2_ros.models.store import resolve
+from efv2_ros.quantize import build, rounding
 from efv2_ros.resources import cache_dir
 from efv2_ros.toolchain.protocol import NodeReport
 
@@ -32,6 +34,49 @@ def fails(result, sentence):
     assert re.search(sentence, " ".join(result.output.split())), result.output
     assert "Traceback" not in result.output
     assert not isinstance(result.exception, Exception) or isinstance(result.exception, SystemExit)
+
+
+# --- Weights
+
+
+def test_weights_are_rounded_once_for_recipes_with_the_same_rewrites(
+    quantize, compiler, model, tmp_path, monkeypatch
+):
+    rounded = []
+
+    def round_weights(proto, images, **more):
+        rounded.append(len(images))
+        return rounding.round_weights(proto, images, **more)
+
+    monkeypatch.setattr(build, "round_weights", round_weights)
+    recipes = {"one": "{weights: {rounding: gptq}}",
+               "other": "{weights: {rounding: gptq}, calibration: {type: mse}}"}  # fmt: skip
+    for name, text in recipes.items():
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(text)
+        made = quantize("--images", 25, recipe=path, out=tmp_path / name)
+        assert made.exit_code == 0, made.output
+    assert rounded == [25]
+    assert compiler.models[0] == compiler.models[1]
+    assert [each.calibration_type for each in compiler.requests] == ["max", "mse"]
+    weights = [
+        {each.name: numpy_helper.to_array(each) for each in proto.graph.initializer}
+        for proto in (onnx.load_from_string(compiler.models[0]), onnx.load(str(model)))
+    ]
+    assert np.abs(weights[0]["w1_rounded"] - weights[1]["w1"]).max() < 0.05
+    assert (weights[0]["w1_rounded"] != weights[1]["w1"]).any()
+
+
+def test_a_damaged_cache_of_rounded_weights_is_made_anew(quantize, compiler, tmp_path):
+    path = tmp_path / "one.yaml"
+    path.write_text("{weights: {rounding: gptq}}")
+    assert quantize(recipe=path, out=tmp_path / "a").exit_code == 0
+    (kept,) = (cache_dir() / "quantize" / "rounded").iterdir()
+    kept.write_bytes(kept.read_bytes()[:1000])
+    other = tmp_path / "other.yaml"
+    other.write_text("{weights: {rounding: gptq}, calibration: {type: kl}}")
+    assert quantize(recipe=other, out=tmp_path / "b").exit_code == 0
+    assert compiler.models[0] == compiler.models[1]
 
 
 # --- The result

@@ -144,7 +144,7 @@ def test_the_budget_of_time(space, tmp_path):
     budget = Budget(1000, seconds=300)
     found = search(trials, space, [PLAIN], budget, clock=lambda: next(seconds))
     assert found.ended == "The budget of 5 minutes is spent."
-    assert 5 < len(found.points) < 40
+    assert 5 < len(found.points) < 60
     assert found.front
 
 

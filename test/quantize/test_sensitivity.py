@@ -21,10 +21,13 @@ from efv2_ros.quantize.space import Space
 from efv2_ros.quantize.trials import Score, Trials
 from efv2_ros.quantize.variants import (
     SOFTMAX,
+    branch_share,
     has_residual,
     parts_of,
     softmax_width,
+    summary,
     wide_groups,
+    with_branches,
     with_residual,
     with_softmax,
     with_wide,
@@ -158,6 +161,24 @@ def test_blocks_of_efficientformerv2(s0):
     softmax = [rules[each].input_type for each in rewritten.softmax]
     assert sorted(softmax) == ["int16"] * 4 + ["int8"]
     assert with_wide(wide, rewritten, ()).nodes == with_wide(fast, rewritten, ()).nodes
+
+
+def test_layers_that_write_a_branch(s0):
+    parts = parts_of(s0)
+    layers = [name for name in (node.name for node in s0.graph.node)
+              if name.endswith(("fc2/conv/Conv", "token_mixer/proj/conv/Conv"))]  # fmt: skip
+    for share in (0.0, 0.5, 1.0):
+        recipe = with_branches(PLAIN, parts, share)
+        rules = recipe.rules(s0)
+        assert [each.name for each in rules] == layers[len(layers) - round(share * len(layers)) :]
+        assert {each.input_type for each in rules} <= {"int16"}
+        assert {each.output_type for each in rules} <= {None}
+        assert branch_share(recipe, parts) == pytest.approx(share, abs=0.03)
+        assert with_branches(recipe, parts, 0.0) == PLAIN
+        both = with_residual(recipe, parts, True)
+        assert branch_share(both, parts) == branch_share(recipe, parts)
+        assert with_residual(both, parts, False) == recipe
+    assert "last 50% of branches" in summary(with_branches(PLAIN, parts, 0.5), parts)
 
 
 def test_widths_of_single_operators():

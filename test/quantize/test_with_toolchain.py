@@ -23,8 +23,8 @@ from efv2_ros.toolchain.jobs import run_quantized
 pytestmark = pytest.mark.toolchain
 
 
-def words(model, photos, out, *more):
-    return [*map(str, ("quantize", model, "--calib", photos, "--recipe", "plain", "--opt", "O1",
+def words(model, photos, out, *more, recipe="plain", level="O1"):
+    return [*map(str, ("quantize", model, "--calib", photos, "--recipe", recipe, "--opt", level,
                        "--images", 24, "--eval-images", 12, "--out", out, *more))]  # fmt: skip
 
 
@@ -61,6 +61,23 @@ def test_from_images_to_a_simulated_board(toolchain, model, photos, tmp_path):
 
     again = CliRunner().invoke(main, words(model, photos, out))
     assert "compiled before" in again.output
+
+
+def test_ranges_and_weights_of_our_own(toolchain, model, photos, tmp_path):
+    """The toolchain takes the ranges, and keeps more of the float model's answers with them."""
+    cosines = {}
+    for name, text in {
+        "clipped": "{calibration: {type: max, percentile: 0.9}}",
+        "own": "{calibration: {type: mse}, weights: {rounding: gptq}}",
+    }.items():
+        recipe = tmp_path / f"{name}.yaml"
+        recipe.write_text(text)
+        out = tmp_path / name
+        made = CliRunner().invoke(main, words(model, photos, out, recipe=recipe, level="O0"))
+        assert made.exit_code == 0, made.output
+        cosines[name] = json.loads((out / "report.json").read_text())["fidelity"]["cosine"]
+    assert cosines["own"]["mean"] > 0.999
+    assert 1 - cosines["own"]["mean"] < 0.5 * (1 - cosines["clipped"]["mean"])
 
 
 def test_limited_range(toolchain, model, photos, tmp_path):

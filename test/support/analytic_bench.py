@@ -17,8 +17,8 @@ PRICE = {"stem": 0.1, "stages.0.blocks.0": 0.2, "stages.0.blocks.1": 0.1,
          "stages.0.blocks.2": 0.4, "stages.0.blocks.3": 1.0, "head": 0.3}  # fmt: skip
 """Milliseconds that 16 bits in a part cost."""
 
-RANGES = {0.999: 0.004, 0.9995: 0.002, 0.9999: 0.001, 0.99995: 0.0005, 0.99999: 0.002, 1.0: 0.01,
-          "mse": 0.0015, "mix": 0.003}  # fmt: skip
+RANGES = {0.999: 0.004, 0.9995: 0.002, 0.9999: 0.001, 0.99995: 0.0005, 0.99999: 0.002, 1.0: 0.01}
+KINDS = {"mse": 0.0015, "mix": 0.003}
 IMAGES = 20
 
 
@@ -68,7 +68,7 @@ class AnalyticBench:
         wide = wide_groups(recipe, parts)
         calibration = recipe.calibration
         lost = sum(value for group, value in NOISE.items() if group not in wide)
-        lost += RANGES[calibration.percentile if calibration.type == "max" else calibration.type]
+        lost += KINDS.get(calibration.type) or RANGES[calibration.percentile]
         lost += 0.0003 if calibration.asymmetric else 0.0
         lost += 0.0 if has_residual(recipe, parts) else 0.001
         lost += 0.0 if self.softmax(recipe) == "int16" else 0.0004
