@@ -208,6 +208,38 @@ def test_quantising_alone_gives_the_same_model(compiled, s0, toolchain, tmp_path
     assert not list((tmp_path / "out").glob("*.bin"))
 
 
+def test_ranges_of_least_error(compiled, s0, toolchain, tmp_path):
+    """They are the quantised model's, and tensors that share a range still do."""
+    clipped, _ = compiled
+    request = replace(s0, quantize_only=True, calibration_type="mse", max_percentile=None)
+    steps = []
+    least = compile_model(request, tmp_path / "out", on_progress=lambda *step: steps.append(step))
+    assert "choosing the ranges of the activations" in {step for step, _ in steps}
+    assert [share for _, share in steps] == sorted(share for _, share in steps)
+    before, after = (ranges(each.calibrated) for each in (clipped, least))
+    assert before.keys() == after.keys()
+    assert before["data"] == after["data"]
+    reciprocals = [name for name in before if name.endswith("_reciprocal")]
+    assert reciprocals
+    assert {before[name] for name in reciprocals} == {1.0}
+    assert all(after[name] < 1 for name in reciprocals)
+    # Tensors that no longer share a range would need nodes to convert them.
+    models = [onnx.load(str(each.quantized)) for each in (clipped, least)]
+    counts = [sum(node.op_type == "HzRequantize" for node in each.graph.node) for each in models]
+    assert counts[1] <= counts[0] + 2
+
+
+def ranges(path):
+    """The largest absolute value of each activation of a calibrated model."""
+    model = onnx.load(str(path))
+    weights = {each.name for each in model.graph.initializer}
+    return {
+        node.input[0]: next(each.floats[0] for each in node.attribute if each.name == "thresholds")
+        for node in model.graph.node
+        if node.op_type == "HzCalibration" and node.input[0] not in weights
+    }
+
+
 def test_frames_that_do_not_fit_get_a_sentence(compiled, toolchain):
     result, _ = compiled
     with pytest.raises(ToolchainError, match=r"inputs of \[1, 64, 64, 3\]"):

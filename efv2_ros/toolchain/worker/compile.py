@@ -29,6 +29,8 @@ STEPS = (
     ("quantize", "quantising the model", (0.25, 0.33), (0.65, 0.98)),
     ("compile", "compiling the model", (0.33, 0.9), (0.98, 1.0)),
 )
+CHOOSING = ((0.17, 0.25), (0.45, 0.65))
+"""The same shares of this package's own step, the end of a calibration of type `mse`."""
 
 
 class Quantized(Exception):
@@ -91,10 +93,12 @@ def configuration(request: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def follow(builder: type, channel: Channel, quantize_only: bool) -> None:
+def follow(builder: type, channel: Channel, quantize_only: bool, own_ranges: bool) -> None:
     """Have the vendor's builder tell of each of its steps."""
     for name, doing, compiling, quantising in STEPS:
         begin, end = quantising if quantize_only else compiling
+        if name == "calibrate" and own_ranges:
+            end = CHOOSING[quantize_only][0]
         step = getattr(builder, name)
 
         def told(
@@ -109,7 +113,7 @@ def follow(builder: type, channel: Channel, quantize_only: bool) -> None:
 def calibrate_better(builder: type, channel: Channel, quantize_only: bool) -> None:
     """Have the ranges of the vendor's calibration replaced by those of least error."""
     calibrate = builder.calibrate  # type: ignore[attr-defined]
-    begin, end = (0.45, 0.65) if quantize_only else (0.17, 0.25)
+    begin, end = CHOOSING[quantize_only]
 
     def with_better_ranges(*arguments: Any, **options: Any) -> Any:
         found = calibrate(*arguments, **options)
@@ -164,8 +168,9 @@ def run(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
 
     # The vendor tries images by eight first, which fails for models with a fixed batch.
     ORTExecutorBase.forward_with_batch = one_by_one(ORTExecutorBase.forward_with_batch)
-    follow(model_builder.ModelBuilder, channel, quantize_only)
-    if request["calibration_type"] == MSE:
+    own_ranges = request["calibration_type"] == MSE
+    follow(model_builder.ModelBuilder, channel, quantize_only, own_ranges)
+    if own_ranges:
         calibrate_better(model_builder.ModelBuilder, channel, quantize_only)
     compare = model_builder.calculate_similarity
 
