@@ -438,7 +438,7 @@ def test_a_wrong_value_at_start_is_one_sentence(start):
 
 
 def test_diagnostics_of_a_stream(start, models, picture):
-    _, talker = start({"stale_after": 3.0}, environment={"EFV2_MODEL_DIR": str(models)})
+    _, talker = start({"stale_after": 8.0}, environment={"EFV2_MODEL_DIR": str(models)})
     stream, _ = talker.fresh_stream()
     assert stream.level == DiagnosticStatus.OK
     assert "waiting" in stream.message
