@@ -20,9 +20,10 @@ from efv2_ros.files import open_atomic
 from efv2_ros.quantize import front, plots
 from efv2_ros.quantize.build import Level, toolchain_versions
 from efv2_ros.quantize.errors import QuantizeError
+from efv2_ros.quantize.front import Found, Point, choose
 from efv2_ros.quantize.prepare import Inputs
 from efv2_ros.quantize.recipe import Recipe
-from efv2_ros.quantize.search import Budget, Found, Point, choose, search
+from efv2_ros.quantize.search import Budget, search
 from efv2_ros.quantize.sensitivity import Costs, Effect, Sensitivity, measure_sensitivity
 from efv2_ros.quantize.space import Space
 from efv2_ros.quantize.trials import ToolchainBench, Trials

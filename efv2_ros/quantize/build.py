@@ -9,23 +9,21 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from efv2_ros import __version__
-from efv2_ros.errors import Efv2Error
-from efv2_ros.files import open_atomic_binary
-from efv2_ros.quantize.calibration import digest, network_input, write_calibration
+from efv2_ros.quantize.calibration import digest, write_calibration
 from efv2_ros.quantize.errors import QuantizeError
-from efv2_ros.quantize.prepare import Inputs, digest_text
+from efv2_ros.quantize.prepare import Inputs, digest_text, proto_sha256
 from efv2_ros.quantize.recipe import Recipe
-from efv2_ros.quantize.rounding import round_weights
+from efv2_ros.quantize.rounding import rounded_model
 from efv2_ros.resources import cache_dir
 from efv2_ros.rewrites import REWRITES, rewrite
 from efv2_ros.toolchain.environment import Stopped, ToolchainError, toolchain_python
 from efv2_ros.toolchain.jobs import CompileRequest, CompileResult, NodeRule, compile_model
-from efv2_ros.toolchain.protocol import decode, encode
+from efv2_ros.toolchain.protocol import encode
+from efv2_ros.toolchain.typed_json import decode
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -119,7 +117,7 @@ def make_plan(
     key = digest_text(
         str(_FORMAT),
         __version__,
-        _proto_sha256(proto),
+        proto_sha256(proto),
         digest(inputs.images.calibration),
         encode(replace(request, jobs=0)),
         recipe.rounding,
@@ -148,6 +146,7 @@ def build(
     folder: Path | None = None,
     *,
     jobs: int = 0,
+    use_cache: bool = True,
     on_progress: OnProgress = lambda step, share: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Built:
@@ -158,23 +157,29 @@ def build(
         plan: From `make_plan`.
         folder: Where the files go, uncached; None keeps them in the cache.
         jobs: Threads of the compiler; 0 for one a core.
+        use_cache: Whether rounded weights, which recipes share, may be read from and kept in the
+            cache.
         on_progress: Called with what is done now, and the share that is done.
         should_stop: Polled; nothing half-written is left.
 
     Raises:
         ToolchainError: The toolchain is missing, or cannot compile the model.
         Stopped: `should_stop` returned True.
-        QuantizeError: A file cannot be written.
+        QuantizeError: A file cannot be written, or weights cannot be rounded.
     """
+
+    def compile_into(place: Path) -> CompileResult:
+        return _compile(inputs, plan, place, jobs, use_cache, on_progress, should_stop)
+
     if folder is not None:
-        return Built(plan, _compile(inputs, plan, folder, jobs, on_progress, should_stop), False)
+        return Built(plan, compile_into(folder), cached=False)
     place = cache_folder(plan.key)
     known = _read(place)
     if known is not None:
         return Built(plan, known, cached=True)
     shutil.rmtree(place, ignore_errors=True)  # it is damaged, if it is there
     with _beside(place) as temporary:
-        result = _compile(inputs, plan, temporary, jobs, on_progress, should_stop)
+        result = compile_into(temporary)
         _keep(result, temporary)
         with suppress(OSError):  # another process was faster
             temporary.rename(place)
@@ -240,6 +245,7 @@ def _compile(
     plan: Plan,
     folder: Path,
     jobs: int,
+    use_cache: bool,
     on_progress: OnProgress,
     should_stop: Callable[[], bool],
 ) -> CompileResult:
@@ -252,8 +258,10 @@ def _compile(
         proto, begin = plan.proto, 0.0
         if plan.recipe.rounding == "gptq":
             begin = _ROUNDING_SHARE
-            proto = _rounded(inputs, plan, lambda step, share: on_progress(step, begin * share),
-                             should_stop)  # fmt: skip
+            proto = rounded_model(
+                inputs, proto, use_cache=use_cache, should_stop=should_stop,
+                on_progress=lambda share: on_progress("rounding the weights", begin * share),
+            )  # fmt: skip
         (inside / "model.onnx").write_bytes(proto.SerializeToString(deterministic=True))
         write_calibration(inputs.images.calibration, image, inside / "calibration", should_stop)
         request = _request(
@@ -272,33 +280,6 @@ def _compile(
             raise QuantizeError(f"cannot compile into {folder}: {error.strerror}") from error
     finally:
         shutil.rmtree(inside, ignore_errors=True)
-
-
-def _rounded(
-    inputs: Inputs, plan: Plan, on_progress: OnProgress, should_stop: Callable[[], bool]
-) -> ModelProto:
-    """Round the weights of a plan's model so that what its layers compute changes least.
-
-    Recipes with the same rewrites share the result, which the cache keeps.
-    """
-    image, samples = inputs.source.model.image, inputs.images.calibration
-    key = digest_text(str(_FORMAT), __version__, _proto_sha256(plan.proto), digest(samples))
-    place = cache_dir() / "quantize" / "rounded" / f"{key[:32]}.onnx"
-    known = type(plan.proto)()
-    with suppress(Exception):  # protobuf's errors too
-        known.ParseFromString(place.read_bytes())
-        return known
-    rounded = round_weights(
-        plan.proto,
-        [partial(network_input, each, image) for each in samples],
-        on_progress=lambda share: on_progress("rounding the weights", share),
-        should_stop=should_stop,
-    )
-    with suppress(OSError, Efv2Error):  # it is only a cache
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with open_atomic_binary(place) as file:
-            file.write(rounded.SerializeToString(deterministic=True))
-    return rounded
 
 
 def _with_log(error: ToolchainError, folder: Path, key: str) -> ToolchainError:
@@ -351,10 +332,6 @@ def _keep(result: CompileResult, folder: Path) -> None:
         (folder / _RESULT).write_text(json.dumps(fields), encoding="utf-8")
     except OSError as error:
         raise QuantizeError(f"cannot write {folder / _RESULT}: {error.strerror}") from error
-
-
-def _proto_sha256(proto: ModelProto) -> str:
-    return hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest()
 
 
 def _sha256(path: Path) -> str:

@@ -173,8 +173,9 @@ def _quantize(
     place = task.place(recipe)
     with _scratch(place, task.use_cache) as folder:
         built = build(
-            inputs, plan, folder, jobs=jobs, on_progress=on_build, should_stop=should_stop
-        )
+            inputs, plan, folder, jobs=jobs, use_cache=task.use_cache, on_progress=on_build,
+            should_stop=should_stop,
+        )  # fmt: skip
         fidelity = measure(
             inputs, built, use_cache=task.use_cache, on_progress=on_run, should_stop=should_stop
         )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from efv2_ros.figures import matplotlib, save
-from efv2_ros.quantize.search import Found, Point
+from efv2_ros.quantize.front import Found, Point
 from efv2_ros.quantize.sensitivity import Effect, Sensitivity
 
 _GAINED, _LOST, _COST = "#1f77b4", "#d62728", "#7f7f7f"

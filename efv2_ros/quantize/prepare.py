@@ -285,3 +285,8 @@ def digest_text(*parts: str) -> str:
     for each in parts:
         found.update(hashlib.sha256(each.encode()).digest())
     return found.hexdigest()
+
+
+def proto_sha256(proto: ModelProto) -> str:
+    """Compute the SHA-256 of a graph with its weights."""
+    return hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest()

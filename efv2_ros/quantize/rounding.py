@@ -8,13 +8,23 @@ are on its grid already, and changes none.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from efv2_ros import __version__
+from efv2_ros.errors import Efv2Error
+from efv2_ros.files import open_atomic_binary
+from efv2_ros.quantize.calibration import digest, network_input
+from efv2_ros.quantize.errors import QuantizeError
+from efv2_ros.quantize.prepare import Inputs, digest_text, proto_sha256
+from efv2_ros.resources import cache_dir
 from efv2_ros.rewrites.graph import Graph
 from efv2_ros.runtimes.onnx_values import read_values
 from efv2_ros.toolchain.environment import Stopped
@@ -36,6 +46,12 @@ DAMPING = 0.01
 
 _BLOCK = 64
 """Columns after which the rest of the weights is corrected at once."""
+
+_FORMAT = 1
+"""Version of what the cache holds."""
+
+_BUSY = threading.Lock()
+_POLL_S = 0.1
 
 
 @dataclass(eq=False)
@@ -64,7 +80,8 @@ class Layer:
         if columns.shape[2] > POSITIONS:
             columns = columns[:, :, random.integers(0, columns.shape[2], POSITIONS)]
         wide = columns.astype(np.float64)
-        self.products += wide @ wide.transpose(0, 2, 1)
+        with np.errstate(invalid="ignore"):  # values that are no numbers are told of later
+            self.products += wide @ wide.transpose(0, 2, 1)
 
     def columns(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         """Collect what each output is computed of: (groups, inputs of an output, places)."""
@@ -78,6 +95,61 @@ class Layer:
         groups, _, inputs = self.weights.shape
         found: NDArray[np.float32] = windows.transpose(0, 3, 4, 1, 2).reshape(groups, inputs, -1)
         return found
+
+
+def rounded_model(
+    inputs: Inputs,
+    proto: ModelProto,
+    *,
+    use_cache: bool = True,
+    on_progress: Callable[[float], None] = lambda share: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> ModelProto:
+    """Round the weights of a model with its calibration images, or take it from the cache.
+
+    Recipes with the same rewrites share the result. Of several that are made at the same time, the
+    first does the work.
+
+    Args:
+        inputs: The float model and its images.
+        proto: Its graph, rewritten.
+        use_cache: Whether the result may be read from and kept in the cache.
+        on_progress: Called with the share that is done.
+        should_stop: Polled.
+
+    Raises:
+        InferenceError: The model does not run.
+        QuantizeError: A layer reads values that are no numbers.
+        Stopped: `should_stop` returned True.
+    """
+    image, samples = inputs.source.model.image, inputs.images.calibration
+    key = digest_text(str(_FORMAT), __version__, proto_sha256(proto), digest(samples), repr(image))
+    place = cache_dir() / "quantize" / "rounded" / f"{key[:32]}.onnx"
+    with _one_at_a_time(should_stop):
+        if use_cache:
+            known = type(proto)()
+            with suppress(Exception):  # protobuf's errors too
+                known.ParseFromString(place.read_bytes())
+                return known
+        images = [partial(network_input, each, image) for each in samples]
+        rounded = round_weights(proto, images, on_progress=on_progress, should_stop=should_stop)
+        if use_cache:
+            with suppress(OSError, Efv2Error):  # it is only a cache
+                place.parent.mkdir(parents=True, exist_ok=True)
+                with open_atomic_binary(place) as file:
+                    file.write(rounded.SerializeToString(deterministic=True))
+        return rounded
+
+
+@contextmanager
+def _one_at_a_time(should_stop: Callable[[], bool]) -> Iterator[None]:
+    while not _BUSY.acquire(timeout=_POLL_S):
+        if should_stop():
+            raise Stopped
+    try:
+        yield
+    finally:
+        _BUSY.release()
 
 
 def round_weights(
@@ -100,6 +172,7 @@ def round_weights(
 
     Raises:
         InferenceError: The model does not run.
+        QuantizeError: A layer reads values that are no numbers.
         Stopped: `should_stop` returned True.
     """
     model = type(proto)()
@@ -110,6 +183,11 @@ def round_weights(
     for number, layer in enumerate(layers):
         if should_stop():
             raise Stopped
+        if not np.isfinite(layer.products).all():
+            raise QuantizeError(
+                f"the weights of {layer.node.name} cannot be rounded: for a calibration image, it "
+                "reads values that are infinite or no numbers"
+            )
         rounded = np.stack([
             gptq(weights, products)
             for weights, products in zip(layer.weights, layer.products, strict=True)

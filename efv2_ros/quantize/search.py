@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from efv2_ros.quantize.errors import QuantizeError
+from efv2_ros.quantize.front import Found, Point, pareto
 from efv2_ros.quantize.recipe import Recipe
 from efv2_ros.quantize.sensitivity import Row, by_worth, effect, shared_costs
 from efv2_ros.quantize.space import Space
-from efv2_ros.quantize.trials import Cost, Score, Trials
+from efv2_ros.quantize.trials import Trials
 from efv2_ros.quantize.variants import (
     summary,
     wide_groups,
@@ -49,104 +50,6 @@ class Budget:
 
     points: int = 60
     seconds: float | None = None
-
-
-@dataclass(frozen=True)
-class Point:
-    """A recipe that was tried.
-
-    Attributes:
-        name: What it does, in a few words.
-        origin: Why it was tried.
-        key: Digest of the recipe, its model and its images.
-        recipe: The recipe.
-        score: What it keeps; None where it failed.
-        cost: What it costs; None where it was not compiled.
-        problem: Why it failed; may be empty.
-    """
-
-    name: str
-    origin: str
-    key: str
-    recipe: Recipe
-    score: Score | None = None
-    cost: Cost | None = None
-    problem: str = ""
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether both figures are there, and the latency is that of the whole model."""
-        return self.score is not None and self.cost is not None and self.cost.subgraphs == 1
-
-    @property
-    def figures(self) -> tuple[float, float]:
-        """Milliseconds and mean cosine of a complete point."""
-        assert self.score is not None and self.cost is not None
-        return self.cost.milliseconds, self.score.cosine
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a search found.
-
-    Attributes:
-        points: All recipes tried, in the order in which they were.
-        front: Those that none beats in both figures, the fastest first.
-        ended: Why the search ended, as a sentence.
-    """
-
-    points: tuple[Point, ...]
-    front: tuple[Point, ...]
-    ended: str
-
-
-def pareto(points: Iterable[Point]) -> tuple[Point, ...]:
-    """The complete points that no other beats in both latency and cosine, the fastest first."""
-    front: list[Point] = []
-    complete = (each for each in points if each.is_complete)
-    for point in sorted(complete, key=lambda each: (each.figures[0], -each.figures[1], each.name)):
-        if not front or point.figures[1] > front[-1].figures[1]:
-            front.append(point)
-    return tuple(front)
-
-
-def choose(
-    front: Sequence[Point], *, budget_ms: float | None = None, max_drop: float | None = None
-) -> Point:
-    """Choose a recipe from the front.
-
-    Args:
-        front: From a search, the fastest first.
-        budget_ms: Longest latency; the point that keeps most is chosen.
-        max_drop: Most lost top-1, a share of 1 as in `Score.drop`; the fastest point is chosen.
-            With both, the one that keeps most among those that meet both.
-
-    Raises:
-        QuantizeError: No point meets the wishes.
-    """
-    if not front:
-        raise QuantizeError("no recipe could be compiled in one piece, so there is no choice")
-    fitting = [each for each in front if budget_ms is None or each.figures[0] <= budget_ms]
-    if not fitting:
-        fastest = front[0].figures[0]
-        raise QuantizeError(
-            f"no recipe takes at most {budget_ms:g} ms: the fastest takes {fastest:.2f} ms"
-        )
-    if max_drop is None:
-        return fitting[-1]
-    keeping = [each for each in fitting if _drop(each) <= max_drop]
-    if not keeping:
-        best = min(fitting, key=_drop)
-        raise QuantizeError(
-            f"no recipe loses at most {100 * max_drop:g} points of top-1: the best loses "
-            f"{100 * _drop(best):.2f}"
-        )
-    return keeping[0] if budget_ms is None else keeping[-1]
-
-
-def _drop(point: Point) -> float:
-    assert point.score is not None
-    return point.score.drop
 
 
 def search(

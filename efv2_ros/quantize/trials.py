@@ -26,7 +26,8 @@ from efv2_ros.quantize.prepare import Inputs, digest_text
 from efv2_ros.quantize.recipe import Recipe
 from efv2_ros.resources import cache_dir
 from efv2_ros.toolchain.environment import Stopped, ToolchainUnavailableError
-from efv2_ros.toolchain.protocol import Layer, decode
+from efv2_ros.toolchain.protocol import Layer
+from efv2_ros.toolchain.typed_json import decode
 
 _FORMAT = 1
 """Version of a trial's file."""

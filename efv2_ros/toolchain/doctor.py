@@ -22,8 +22,9 @@ from efv2_ros.toolchain.install import installed
 from efv2_ros.toolchain.pins import DISK_BYTES, Pins
 from efv2_ros.toolchain.pip import run_lines
 from efv2_ros.toolchain.process import Program
-from efv2_ros.toolchain.protocol import ExamineRequest, ExamineResult, decode, encode
+from efv2_ros.toolchain.protocol import ExamineRequest, ExamineResult, encode
 from efv2_ros.toolchain.pythons import check_platform, find_python
+from efv2_ros.toolchain.typed_json import decode
 
 INSTALL = "efv2 toolchain install"
 

@@ -25,9 +25,9 @@ from efv2_ros.toolchain.protocol import (
     NodeRule,
     Progress,
     RunRequest,
-    decode,
     encode,
 )
+from efv2_ros.toolchain.typed_json import decode
 
 __all__ = [
     "CompileRequest",

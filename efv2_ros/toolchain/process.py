@@ -227,7 +227,7 @@ def run_all(
         should_stop: Asked ten times a second.
 
     Returns:
-        Their results, for `protocol.decode`.
+        Their results, for `typed_json.decode`.
 
     Raises:
         Stopped: `should_stop` returned True.

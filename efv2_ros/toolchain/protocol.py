@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar, Union
+from typing import Any, Literal, TypeAlias
 
 from efv2_ros.toolchain.environment import ToolchainError
+from efv2_ros.toolchain.typed_json import brief, decode, plain
 
 VERSION = 1
 """Version of all messages. `worker/channel.py` has the other side's."""
@@ -21,8 +18,6 @@ Unit = Literal["BPU", "CPU"]
 Width = Literal["int8", "int16"]
 WaitsFor = Literal["compute", "ddr", "layout", ""]
 NodeType = Literal["int8", "int16", "int32", "float", ""]
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -56,7 +51,8 @@ class CompileRequest:
         nv12_range: Range of the NV12 samples that the compiled model gets.
         nodes: Rules for single nodes.
         all_int16: Whether all activations are int16 that can be.
-        calibration_type: `max`, `kl`, `mix` or `default`.
+        calibration_type: `max`, `kl`, `mix` or `default`, which are the vendor's, or `mse`: the
+            range of each tensor is the one that errs least, see `worker/ranges.py`.
         max_percentile: Share of the values, 0 to 1, that the range of a tensor holds; for `max`.
         per_channel: Whether activations have a range for each channel.
         asymmetric: Whether ranges need not be symmetric.
@@ -308,7 +304,7 @@ def encode(request: Any, **more: str) -> str:
         request: A `CompileRequest`, a `RunRequest` or another dataclass of plain values.
         more: More fields.
     """
-    return json.dumps({"version": VERSION, **_plain(request), **more})
+    return json.dumps({"version": VERSION, **plain(request), **more})
 
 
 def parse(line: str) -> Message:
@@ -322,7 +318,7 @@ def parse(line: str) -> Message:
     except ValueError:
         message = None
     if not isinstance(message, dict) or "version" not in message or "kind" not in message:
-        raise ToolchainError(f"a program of the toolchain answered {_shorten(line)}: no message")
+        raise ToolchainError(f"a program of the toolchain answered {brief(line)}: no message")
     version, kind = message.pop("version"), message.pop("kind")
     if version != VERSION:
         raise ToolchainError(
@@ -336,85 +332,3 @@ def parse(line: str) -> Message:
     if kind == "result":
         return message
     raise ToolchainError(f"a program of the toolchain sent a message of kind {kind!r}")
-
-
-def decode(kind: type[_T], message: Any, where: str = "") -> _T:
-    """Read a dataclass from JSON's types.
-
-    Args:
-        kind: The dataclass.
-        message: A mapping with exactly its fields; those with a default may be missing.
-        where: What the message is part of, for errors.
-
-    Raises:
-        ToolchainError: A field is missing, unknown or of another type; the message names it.
-    """
-    value: _T = _decode(kind, message, where or kind.__name__)
-    return value
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {each.name: _plain(getattr(value, each.name)) for each in dataclasses.fields(value)}
-    if isinstance(value, tuple):
-        return [_plain(each) for each in value]
-    return str(value) if isinstance(value, Path) else value
-
-
-@cache
-def _hints(kind: type) -> Mapping[str, Any]:
-    return typing.get_type_hints(kind)
-
-
-def _decode(kind: Any, value: Any, where: str) -> Any:
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if dataclasses.is_dataclass(kind):
-        return _decode_fields(kind, value, where)
-    if origin is Literal:
-        if value in arguments and type(value) is type(arguments[0]):
-            return value
-    elif origin in (Union, types.UnionType):
-        if value is None:
-            return None
-        return _decode(arguments[0], value, where)
-    elif origin is tuple:
-        if isinstance(value, list):
-            return tuple(
-                _decode(arguments[0], each, f"{where}[{index}]")
-                for index, each in enumerate(value)
-            )
-    elif origin is Mapping:
-        if isinstance(value, dict):
-            return {
-                str(key): _decode(arguments[1], each, f"{where}.{key}")
-                for key, each in value.items()
-            }
-    elif kind is float:
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return float(value)
-    elif kind is Path:
-        if isinstance(value, str):
-            return Path(value)
-    elif type(value) is kind:
-        return value
-    raise ToolchainError(f"a program of the toolchain sent {where} = {_shorten(value)}")
-
-
-def _decode_fields(kind: Any, value: Any, where: str) -> Any:
-    if not isinstance(value, dict):
-        raise ToolchainError(f"a program of the toolchain sent {where} = {_shorten(value)}")
-    fields = {each.name: each for each in dataclasses.fields(kind)}
-    needed = {name for name, each in fields.items() if each.default is dataclasses.MISSING}
-    wrong = sorted((needed - set(value)) | (set(value) - set(fields)))
-    if wrong:
-        verb = "without" if wrong[0] in needed else "with an unknown"
-        raise ToolchainError(f"a program of the toolchain sent {where} {verb} {wrong[0]}")
-    hints = _hints(kind)
-    return kind(**{
-        name: _decode(hints[name], each, f"{where}.{name}") for name, each in value.items()
-    })  # fmt: skip
-
-
-def _shorten(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -14,7 +14,8 @@ from small_cnn import small_cnn
 from efv2_ros.cli.main import main
 from efv2_ros.quantize import build, fidelity
 from efv2_ros.toolchain.environment import Stopped, ToolchainError
-from efv2_ros.toolchain.protocol import CompileResult, decode
+from efv2_ros.toolchain.protocol import CompileResult
+from efv2_ros.toolchain.typed_json import decode
 
 RECORDED = Path(__file__).parent / "recorded" / "small_cnn.json"
 

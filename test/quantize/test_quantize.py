@@ -20,7 +20,7 @@ from small_cnn import small_cnn
 from efv2_ros.models.catalog import Catalog
 from efv2_ros.models.modelfile import read_model_file
 from efv2_ros.models.store import resolve
-from efv2_ros.quantize import build, rounding
+from efv2_ros.quantize import rounding
 from efv2_ros.resources import cache_dir
 from efv2_ros.toolchain.protocol import NodeReport
 
@@ -39,26 +39,43 @@ def fails(result, sentence):
 # --- Weights
 
 
-def test_weights_are_rounded_once_for_recipes_with_the_same_rewrites(
-    quantize, compiler, model, tmp_path, monkeypatch
-):
-    rounded = []
+GPTQ = "{weights: {rounding: gptq}}"
+
+
+@pytest.fixture
+def rounded(monkeypatch):
+    """The number of images of each time that weights are rounded."""
+    found, work = [], rounding.round_weights
 
     def round_weights(proto, images, **more):
-        rounded.append(len(images))
-        return rounding.round_weights(proto, images, **more)
+        found.append(len(images))
+        return work(proto, images, **more)
 
-    monkeypatch.setattr(build, "round_weights", round_weights)
-    recipes = {"one": "{weights: {rounding: gptq}}",
-               "other": "{weights: {rounding: gptq}, calibration: {type: mse}}"}  # fmt: skip
-    for name, text in recipes.items():
+    monkeypatch.setattr(rounding, "round_weights", round_weights)
+    return found
+
+
+@pytest.fixture
+def write_recipe(tmp_path):
+    def write(name, text=GPTQ):
         path = tmp_path / f"{name}.yaml"
         path.write_text(text)
-        made = quantize("--images", 25, recipe=path, out=tmp_path / name)
-        assert made.exit_code == 0, made.output
+        return path
+
+    return write
+
+
+def test_weights_are_rounded_once_for_recipes_with_the_same_rewrites(
+    quantize, compiler, model, rounded, write_recipe, tmp_path
+):
+    """Also where both are made at the same time."""
+    other = write_recipe("other", "{weights: {rounding: gptq}, calibration: {type: mse}}")
+    words = ("--images", 25, "--jobs", 2, "--recipe", other)
+    made = quantize(*words, recipe=write_recipe("one"))
+    assert made.exit_code == 0, made.output
     assert rounded == [25]
     assert compiler.models[0] == compiler.models[1]
-    assert [each.calibration_type for each in compiler.requests] == ["max", "mse"]
+    assert {each.calibration_type for each in compiler.requests} == {"max", "mse"}
     weights = [
         {each.name: numpy_helper.to_array(each) for each in proto.graph.initializer}
         for proto in (onnx.load_from_string(compiler.models[0]), onnx.load(str(model)))
@@ -67,16 +84,50 @@ def test_weights_are_rounded_once_for_recipes_with_the_same_rewrites(
     assert (weights[0]["w1_rounded"] != weights[1]["w1"]).any()
 
 
-def test_a_damaged_cache_of_rounded_weights_is_made_anew(quantize, compiler, tmp_path):
-    path = tmp_path / "one.yaml"
-    path.write_text("{weights: {rounding: gptq}}")
-    assert quantize(recipe=path, out=tmp_path / "a").exit_code == 0
+@pytest.mark.parametrize(
+    "words",
+    [("--nv12-range", "limited"), ("--scale", "0.02,0.02,0.02"), ("--mean", "1,2,3"),
+     ("--images", 20)],
+)  # fmt: skip
+def test_weights_are_rounded_anew_for_other_inputs(
+    quantize, compiler, rounded, write_recipe, tmp_path, words
+):
+    recipe = write_recipe("one")
+    assert quantize("--images", 25, recipe=recipe, out=tmp_path / "a").exit_code == 0
+    made = quantize("--images", 25, *words, recipe=recipe, out=tmp_path / "b")
+    assert made.exit_code == 0, made.output
+    assert len(rounded) == 2
+
+
+def test_without_the_cache_no_rounded_weights_are_kept(
+    quantize, compiler, rounded, write_recipe, tmp_path
+):
+    for number in range(2):
+        made = quantize("--no-cache", recipe=write_recipe("one"), out=tmp_path / str(number))
+        assert made.exit_code == 0, made.output
+    assert len(rounded) == 2
+    assert not (cache_dir() / "quantize").exists()
+
+
+def test_a_damaged_cache_of_rounded_weights_is_made_anew(
+    quantize, compiler, write_recipe, tmp_path
+):
+    assert quantize(recipe=write_recipe("one"), out=tmp_path / "a").exit_code == 0
     (kept,) = (cache_dir() / "quantize" / "rounded").iterdir()
     kept.write_bytes(kept.read_bytes()[:1000])
-    other = tmp_path / "other.yaml"
-    other.write_text("{weights: {rounding: gptq}, calibration: {type: kl}}")
+    other = write_recipe("other", "{weights: {rounding: gptq}, calibration: {type: kl}}")
     assert quantize(recipe=other, out=tmp_path / "b").exit_code == 0
     assert compiler.models[0] == compiler.models[1]
+
+
+def test_weights_of_a_layer_that_reads_no_numbers(quantize, compiler, model, write_recipe):
+    proto = onnx.load(str(model))
+    for each in proto.graph.initializer:
+        if each.name == "b0":
+            each.CopyFrom(numpy_helper.from_array(np.full(8, np.inf, np.float32), "b0"))
+    onnx.save(proto, str(model))
+    fails(quantize(recipe=write_recipe("one")), "/conv1/Conv cannot be rounded: .* infinite")
+    assert not compiler.requests
 
 
 # --- The result

@@ -12,8 +12,9 @@ from small_network import small_network
 from efv2_ros.quantize import front as front_file
 from efv2_ros.quantize import plots
 from efv2_ros.quantize.errors import QuantizeError
+from efv2_ros.quantize.front import choose, pareto
 from efv2_ros.quantize.recipe import Calibration, Recipe, Rule, read_recipe
-from efv2_ros.quantize.search import Budget, choose, pareto, search
+from efv2_ros.quantize.search import Budget, search
 from efv2_ros.quantize.space import Space
 from efv2_ros.quantize.trials import Trials
 from efv2_ros.quantize.variants import (

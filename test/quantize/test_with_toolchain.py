@@ -89,9 +89,8 @@ def test_limited_range(toolchain, model, photos, tmp_path):
     assert report["fidelity"]["cosine"]["mean"] > 0.99
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_at_once_and_leaves_nothing(toolchain, model, photos, tmp_path, number):
-    out = tmp_path / "out"
+def compiling(model, photos, out, tmp_path):
+    """Start the command and wait until it compiles; its process and its cache."""
     process = subprocess.Popen(
         [sys.executable, "-m", "efv2_ros.cli", *words(model, photos, out)],
         stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -101,6 +100,13 @@ def test_a_signal_ends_it_at_once_and_leaves_nothing(toolchain, model, photos, t
     while not list(folder.glob(".efv2_*/toolchain.log")) and time.monotonic() < deadline:
         time.sleep(0.05)
     time.sleep(0.3)
+    return process, folder
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_at_once_and_leaves_nothing(toolchain, model, photos, tmp_path, number):
+    out = tmp_path / "out"
+    process, folder = compiling(model, photos, out, tmp_path)
     start = time.monotonic()
     process.send_signal(number)
     said = "".join(process.communicate(timeout=30))
@@ -113,15 +119,7 @@ def test_a_signal_ends_it_at_once_and_leaves_nothing(toolchain, model, photos, t
 
 def test_a_killed_compiler_is_one_sentence(toolchain, model, photos, tmp_path):
     out = tmp_path / "out"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "efv2_ros.cli", *words(model, photos, out)],
-        stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    folder = tmp_path / "cache" / "efv2_ros" / "quantize"
-    deadline = time.monotonic() + 60
-    while not list(folder.glob(".efv2_*/toolchain.log")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(0.3)
+    process, folder = compiling(model, photos, out, tmp_path)
     for child in children(process.pid):
         os.kill(child, signal.SIGKILL)
     said = "".join(process.communicate(timeout=30))

@@ -13,10 +13,10 @@ from efv2_ros.toolchain.protocol import (
     Failure,
     NodeRule,
     Progress,
-    decode,
     encode,
     parse,
 )
+from efv2_ros.toolchain.typed_json import decode
 
 RECORDED = Path(__file__).with_name("recorded")
 
