@@ -15,7 +15,7 @@ from efv2_ros.classify.options import ModelRequest, ViewOptions
 from efv2_ros.cli.console import download_bar, image_bar, messages, output, warn_untrained
 from efv2_ros.evaluation.classes import Classes
 from efv2_ros.evaluation.statistics import scipy_stats
-from efv2_ros.quantize.check import Finding, check_images, errors
+from efv2_ros.quantize.check import Remark, check_images, errors
 from efv2_ros.quantize.errors import QuantizeError
 from efv2_ros.quantize.page import figures
 from efv2_ros.quantize.pipeline import Made, Task, check_limits, quantize_all
@@ -66,10 +66,10 @@ def run(
     Raises:
         Efv2Error: It cannot be done.
     """
-    with open_inputs(sources, force=force, should_stop=should_stop) as (inputs, findings):
+    with open_inputs(sources, force=force, should_stop=should_stop) as (inputs, remarks):
         check_limits(inputs, task.limits)
         is_fine = True
-        for made in _made(inputs, findings, task, should_stop):
+        for made in _made(inputs, remarks, task, should_stop):
             is_proven = allow_unproven or not failed(made.outcome.claims)
             is_kept = all(each.holds for each in verdicts(made.outcome))
             is_fine = is_fine and is_proven and is_kept
@@ -79,7 +79,7 @@ def run(
 @contextmanager
 def open_inputs(
     sources: Sources, *, force: bool, should_stop: Callable[[], bool]
-) -> Iterator[tuple[Inputs, list[Finding]]]:
+) -> Iterator[tuple[Inputs, list[Remark]]]:
     """Load the model, read and check the images, and print what is remarkable about them.
 
     Args:
@@ -88,7 +88,7 @@ def open_inputs(
         should_stop: Polled; ends the work.
 
     Yields:
-        The model with the images, and the findings of the check.
+        The model with the images, and the remarks of the check.
 
     Raises:
         Efv2Error: They cannot be used.
@@ -104,13 +104,13 @@ def open_inputs(
         for note in source.notes:
             _print("warning", note)
         inputs = _read(sources, source, should_stop)
-        findings = check_images(inputs.images, source.model.image, Classes.of(source.model))
-        for each in findings:
+        remarks = check_images(inputs.images, source.model.image, Classes.of(source.model))
+        for each in remarks:
             _print(each.level, each.text)
-        if errors(findings) and not (force and inputs.images.calibration):
+        if errors(remarks) and not (force and inputs.images.calibration):
             hint = "; --force compiles nevertheless" if inputs.images.calibration else ""
             raise QuantizeError(f"the calibration images cannot be used, see above{hint}")
-        yield inputs, findings
+        yield inputs, remarks
 
 
 def _read(sources: Sources, source: FloatModel, should_stop: Callable[[], bool]) -> Inputs:
@@ -131,7 +131,7 @@ def _read(sources: Sources, source: FloatModel, should_stop: Callable[[], bool])
 
 def _made(
     inputs: Inputs,
-    findings: Sequence[Finding],
+    remarks: Sequence[Remark],
     task: Task,
     should_stop: Callable[[], bool],
 ) -> list[Made]:
@@ -148,7 +148,7 @@ def _made(
             progress.update(bars[recipe], completed=share, description=text)
 
         for each in quantize_all(
-            inputs, findings, task, on_progress=on_progress, should_stop=should_stop
+            inputs, remarks, task, on_progress=on_progress, should_stop=should_stop
         ):
             _show(each)
             made.append(each)

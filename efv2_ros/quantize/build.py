@@ -21,7 +21,13 @@ from efv2_ros.quantize.rounding import rounded_model
 from efv2_ros.resources import cache_dir
 from efv2_ros.rewrites import REWRITES, rewrite
 from efv2_ros.toolchain.environment import Stopped, ToolchainError, toolchain_python
-from efv2_ros.toolchain.jobs import CompileRequest, CompileResult, NodeRule, compile_model
+from efv2_ros.toolchain.jobs import (
+    CompileRequest,
+    CompileResult,
+    NodeRule,
+    OnProgress,
+    compile_model,
+)
 from efv2_ros.toolchain.protocol import encode
 from efv2_ros.toolchain.typed_json import decode
 
@@ -29,7 +35,6 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 Level = Literal["O0", "O1", "O2", "O3"]
-OnProgress = Callable[[str, float], None]
 
 _RESULT = "result.json"
 _DIGESTS = "sha256"

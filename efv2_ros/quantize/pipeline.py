@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from efv2_ros.quantize.build import Level, build, make_plan
-from efv2_ros.quantize.check import Finding
+from efv2_ros.quantize.check import Remark
 from efv2_ros.quantize.errors import QuantizeError
 from efv2_ros.quantize.fidelity import known_classes, measure
 from efv2_ros.quantize.prepare import Inputs
@@ -24,7 +24,7 @@ from efv2_ros.quantize.result import check_out, result_name, write_result
 _BUILDING = 0.8
 """Share of the work that is done before the models are compared."""
 
-OnProgress = Callable[[str, str, float], None]
+OnRecipeProgress = Callable[[str, str, float], None]
 """Called with a recipe's name, what is done for it now, and the share that is done."""
 
 
@@ -108,19 +108,19 @@ def check_limits(inputs: Inputs, limits: Limits) -> None:
 
 def quantize_all(
     inputs: Inputs,
-    findings: Sequence[Finding],
+    remarks: Sequence[Remark],
     task: Task,
     *,
-    on_progress: OnProgress = lambda recipe, step, share: None,
+    on_progress: OnRecipeProgress = lambda recipe, step, share: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Made]:
     """Quantise with each recipe and write the results, several at once where there are cores.
 
     Args:
         inputs: The float model and its images.
-        findings: Of the calibration check.
+        remarks: Of the calibration check.
         task: What to make.
-        on_progress: See `OnProgress`; called in several threads.
+        on_progress: See `OnRecipeProgress`; called in several threads.
         should_stop: Polled; ends all work.
 
     Yields:
@@ -139,7 +139,7 @@ def quantize_all(
         return has_ended or should_stop()
 
     def work(recipe: Recipe) -> Made:
-        return _quantize(inputs, findings, task, recipe, task.jobs // parallel,
+        return _quantize(inputs, remarks, task, recipe, task.jobs // parallel,
                          on_progress, stopped)  # fmt: skip
 
     with ThreadPoolExecutor(parallel) as pool:
@@ -155,11 +155,11 @@ def quantize_all(
 
 def _quantize(
     inputs: Inputs,
-    findings: Sequence[Finding],
+    remarks: Sequence[Remark],
     task: Task,
     recipe: Recipe,
     jobs: int,
-    on_progress: OnProgress,
+    on_progress: OnRecipeProgress,
     should_stop: Callable[[], bool],
 ) -> Made:
     def on_build(step: str, share: float) -> None:
@@ -181,7 +181,7 @@ def _quantize(
         )
         on_progress(recipe.name, "writing the result", 1.0)
         name = task.name or result_name(f"{inputs.source.name}_{recipe.name}")
-        outcome = Outcome(name, inputs, built, findings, prove(built), fidelity, task.limits)
+        outcome = Outcome(name, inputs, built, remarks, prove(built), fidelity, task.limits)
         report = write_result(outcome, place)
     on_progress(recipe.name, "done", 1.0)
     return Made(outcome, report, place)

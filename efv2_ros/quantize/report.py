@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,10 +10,10 @@ from efv2_ros import __version__
 from efv2_ros.evaluation.statistics import Interval
 from efv2_ros.quantize.build import Built, toolchain_versions
 from efv2_ros.quantize.calibration import digest
-from efv2_ros.quantize.check import Finding
+from efv2_ros.quantize.check import Remark
 from efv2_ros.quantize.explanation import explain
 from efv2_ros.quantize.fidelity import MOST_CHANGED, Answer, Change, Fidelity
-from efv2_ros.quantize.prepare import Inputs
+from efv2_ros.quantize.prepare import Inputs, proto_sha256
 from efv2_ros.quantize.proof import Claim
 from efv2_ros.toolchain.jobs import Estimate
 
@@ -45,7 +44,7 @@ class Outcome:
         name: Name of the result.
         inputs: What it was made from.
         built: The compiled model.
-        findings: Of the calibration check.
+        remarks: Of the calibration check.
         claims: Of the proof.
         fidelity: Against the float model; None without images to compare with.
         limits: What it must keep to.
@@ -54,7 +53,7 @@ class Outcome:
     name: str
     inputs: Inputs
     built: Built
-    findings: Sequence[Finding]
+    remarks: Sequence[Remark]
     claims: Sequence[Claim]
     fidelity: Fidelity | None
     limits: Limits
@@ -116,9 +115,7 @@ def as_dict(outcome: Outcome, files: Mapping[str, Mapping[str, Any]]) -> dict[st
             "size": inputs.source.size,
             "file": str(file.path),
             "sha256": file.sha256,
-            "rewritten_sha256": hashlib.sha256(
-                built.plan.proto.SerializeToString(deterministic=True)
-            ).hexdigest(),
+            "rewritten_sha256": proto_sha256(built.plan.proto),
             "untrained": file.untrained,
             "input": {"height": spec.height, "width": spec.width},
             "classes": inputs.source.model.runtime.info.classes,
@@ -150,7 +147,7 @@ def as_dict(outcome: Outcome, files: Mapping[str, Mapping[str, Any]]) -> dict[st
             "view": {name: view[name] for name in ("fit", "antialias", "input_range")}
             | {"roi": list(view["roi"]) if view["roi"] else None},
         },
-        "check": [each._asdict() for each in outcome.findings],
+        "check": [each._asdict() for each in outcome.remarks],
         "proof": [each._asdict() for each in outcome.claims],
         "nodes": [asdict(each) for each in built.result.nodes],
         "estimate": _estimate(built.result.estimate),

@@ -18,7 +18,7 @@ import numpy as np
 from efv2_ros.errors import Efv2Error
 from efv2_ros.evaluation.statistics import Interval, paired_difference, wilson
 from efv2_ros.files import open_atomic
-from efv2_ros.quantize.build import Built, Level, OnProgress, Plan, build, make_plan
+from efv2_ros.quantize.build import Built, Level, Plan, build, make_plan
 from efv2_ros.quantize.calibration import digest
 from efv2_ros.quantize.errors import QuantizeError
 from efv2_ros.quantize.fidelity import compare, float_logits, quantized_logits
@@ -26,6 +26,7 @@ from efv2_ros.quantize.prepare import Inputs, digest_text
 from efv2_ros.quantize.recipe import Recipe
 from efv2_ros.resources import cache_dir
 from efv2_ros.toolchain.environment import Stopped, ToolchainUnavailableError
+from efv2_ros.toolchain.jobs import OnProgress
 from efv2_ros.toolchain.protocol import Layer
 from efv2_ros.toolchain.typed_json import decode
 

@@ -36,6 +36,7 @@ __all__ = [
     "Layer",
     "NodeReport",
     "NodeRule",
+    "OnProgress",
     "Stopped",
     "ToolchainError",
     "compile_model",

@@ -39,7 +39,7 @@ _TAIL_LINES = 3
 _TAIL_BYTES = 1 << 16
 _TAIL_LENGTH = 400  # characters
 
-OnProgress = Callable[[Progress], None]
+OnProgressMessage = Callable[[Progress], None]
 
 
 class Program:
@@ -108,11 +108,13 @@ class Program:
                 with suppress(OSError):
                     file.close()
 
-    def run(self, on_progress: OnProgress, should_stop: Callable[[], bool]) -> Mapping[str, Any]:
+    def run(
+        self, on_progress: OnProgressMessage, should_stop: Callable[[], bool]
+    ) -> Mapping[str, Any]:
         """Wait for the program's result; see `run_all`."""
         return run_all([self], lambda _, progress: on_progress(progress), should_stop)[0]
 
-    def start(self, selector: selectors.BaseSelector, on_progress: OnProgress) -> None:
+    def start(self, selector: selectors.BaseSelector, on_progress: OnProgressMessage) -> None:
         """Send the request, and have the selector call whatever reads the program's answers."""
         assert self._process.stdin is not None and self._process.stdout is not None
         with suppress(BrokenPipeError):  # it has died; its log says why
@@ -127,7 +129,7 @@ class Program:
         said = self._result is not None or self._failure is not None
         return said or self._process.poll() is not None
 
-    def result(self, on_progress: OnProgress) -> Mapping[str, Any]:
+    def result(self, on_progress: OnProgressMessage) -> Mapping[str, Any]:
         """Read the result of a program that has ended.
 
         Raises:
@@ -138,7 +140,7 @@ class Program:
             raise self._error()
         return self._result
 
-    def _read(self, stream: Any, on_progress: OnProgress) -> bool:
+    def _read(self, stream: Any, on_progress: OnProgressMessage) -> bool:
         """Read what has come; return whether more may come."""
         block: bytes = os.read(stream.fileno(), _BLOCK)
         if stream is self._messages:
@@ -152,7 +154,7 @@ class Program:
                 self._advance(percents[-1] / 100, on_progress)
         return bool(block)
 
-    def _take(self, line: str, on_progress: OnProgress) -> None:
+    def _take(self, line: str, on_progress: OnProgressMessage) -> None:
         message = parse(line)
         if isinstance(message, Progress):
             self._progress = message
@@ -162,7 +164,7 @@ class Program:
         else:
             self._result = message
 
-    def _advance(self, fraction: float, on_progress: OnProgress) -> None:
+    def _advance(self, fraction: float, on_progress: OnProgressMessage) -> None:
         """Take over the percentage of the vendor's own progress bar; a step has several bars."""
         now = self._progress
         if now.step and fraction > now.fraction:
@@ -176,7 +178,7 @@ class Program:
         except OSError as error:
             raise ToolchainError(os_sentence(error, self._log)) from error
 
-    def _drain(self, on_progress: OnProgress) -> None:
+    def _drain(self, on_progress: OnProgressMessage) -> None:
         """Let the program end, and read what it had left to say."""
         assert self._process.stdout is not None
         with suppress(subprocess.TimeoutExpired):

@@ -49,7 +49,7 @@ KINDS = {"/stem/Conv": "Conv", "/a/Reshape": "Reshape", "/a/Softmax_max": "Max"}
 
 
 def test_layers_and_what_they_wait_for(load):
-    layers = load("findings").layers(SUMMARY, KINDS)
+    layers = load("results").layers(SUMMARY, KINDS)
     assert [(each["kind"], each["waits_for"], each["microseconds"]) for each in layers] == [
         ("Conv", "compute", 60.0),
         ("Reshape", "layout", 300.0),
@@ -67,7 +67,7 @@ def test_subgraphs_add_up_in_their_order(load, tmp_path):
         summary["layer details"] = [summary["layer details"][0], [f"/{number}", "", "1 us", "0"]]
         (tmp_path / f"m_subgraph_{number}.json").write_text(json.dumps({"summary": summary}))
     builder = SimpleNamespace(quantized_model=SimpleNamespace(graph=SimpleNamespace(nodes=[])))
-    found = load("findings").estimate(tmp_path, builder, str)
+    found = load("results").estimate(tmp_path, builder, str)
     assert found["milliseconds"] == 1.0 and found["fps"] == 1000.0
     assert found["ddr_bytes"] == 2000 and found["subgraphs"] == 2
     assert [each["name"] for each in found["layers"]] == ["/2", "/10"]
@@ -76,13 +76,13 @@ def test_subgraphs_add_up_in_their_order(load, tmp_path):
 def test_a_model_with_nothing_on_the_bpu_is_refused(load, tmp_path):
     builder = SimpleNamespace(quantized_model=SimpleNamespace(graph=SimpleNamespace(nodes=[])))
     with pytest.raises(ValueError, match="no part of the model runs on the BPU"):
-        load("findings").estimate(tmp_path, builder, str)
+        load("results").estimate(tmp_path, builder, str)
 
 
 def test_the_quantised_model_gets_yuv444_with_replicated_chroma(load):
     nv12 = np.arange(6 * 4, dtype=np.uint8).reshape(6, 4)
-    image = load("run_quantized").model_input(nv12)
-    assert image.shape == (1, 4, 4, 3) and image.dtype == np.int8
+    image = np.empty((1, 4, 4, 3), np.int8)
+    load("quantized_input").fill(image, nv12)
     for row in range(4):
         for column in range(4):
             chroma = nv12[4 + row // 2, column // 2 * 2 : column // 2 * 2 + 2]

@@ -12,9 +12,9 @@ from typing import Any
 import yaml
 from channel import Channel, serve
 from checks import RequestError, check
-from findings import estimate, gelus, node_reports
 from onnx_file import unify
 from ranges import choose_ranges
+from results import estimate, gelus, node_reports
 from watched import killed_child, watch_children
 
 PREFIX = "model"
@@ -145,10 +145,8 @@ def run(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
     folder, quantize_only = Path(request["folder"]), request["quantize_only"]
     channel.step("loading the toolchain", 0.0, 0.02)
     check(request)
-    for pattern in (
-        f"{PREFIX}*",
-        "*_subgraph_*",
-    ):  # of an earlier model, whose estimate would count
+    # Of an earlier model, whose estimate would count.
+    for pattern in (f"{PREFIX}*", "*_subgraph_*"):
         for file in folder.glob(pattern):
             file.unlink()
     logging.basicConfig(
