@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import sys
-import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -51,13 +50,13 @@ def run(
     Returns:
         The exit status: 0, `FAILED` or `MISUSED`.
     """
-    signalled = _note_signals()
+    was_signalled = _note_signals()
     try:
         _initialise(args)
     except Exception as error:  # rclpy's own exceptions for wrong arguments have no common class
         print(f"{name}: {error}", file=sys.stderr)
         return MISUSED
-    if signalled.is_set():  # before rclpy listened
+    if was_signalled():  # before rclpy listened
         rclpy.try_shutdown()
     node: NodeT | None = None
     try:
@@ -84,17 +83,25 @@ def run(
     return 0
 
 
-def _note_signals() -> threading.Event:
-    """Have SIGINT and SIGTERM set an event and do nothing else, until rclpy handles them."""
-    signalled = threading.Event()
+def _note_signals() -> Callable[[], bool]:
+    """Have SIGINT and SIGTERM be noted and do nothing else, until rclpy handles them.
+
+    A plain flag, not an event: a second signal may interrupt the handler of the first, and would
+    wait for the event's lock without end.
+
+    Returns:
+        Whether a signal came.
+    """
+    signalled = False
 
     def note(*_: Any) -> None:
-        signalled.set()
+        nonlocal signalled
+        signalled = True
 
     if not _is_sigint_ignored():
         signal.signal(signal.SIGINT, note)
     signal.signal(signal.SIGTERM, note)
-    return signalled
+    return lambda: signalled
 
 
 def _is_sigint_ignored() -> bool:

@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import itertools
 import os
 import signal
 import subprocess
@@ -216,6 +217,8 @@ def test_destroying_the_node_ends_the_download(ros, server, download, local):
 PROGRAMS = {"efv2_classifier": "classifier_node", "image_publisher": "image_publisher"}
 """Module of each node."""
 
+_NUMBERS = itertools.count()
+
 
 @pytest.fixture
 def begin(ros, local, tmp_path):
@@ -230,7 +233,8 @@ def begin(ros, local, tmp_path):
     processes = []
 
     def begin(name):
-        namespace = f"/signals_{os.getpid()}_{len(processes)}"
+        # A namespace of its own: a killed node stays in the graph for some 20 s.
+        namespace = f"/signals_{os.getpid()}_{next(_NUMBERS)}"
         process = subprocess.Popen(
             [sys.executable, "-m", f"efv2_ros.node.{PROGRAMS[name]}", "--ros-args",
              "-r", f"__ns:={namespace}", *parameters[name]],
@@ -275,3 +279,27 @@ def test_signals_that_come_again_change_nothing(begin, name, pause, signals):
     output, _ = process.communicate(timeout=SOON)
     assert process.returncode == 0, output
     assert "Traceback" not in output
+
+
+FLOODED = """
+import subprocess, sys
+from efv2_ros.node.running import _note_signals
+
+was_signalled = _note_signals()
+flood = subprocess.Popen([sys.executable, "-c", '''
+import os, signal
+for _ in range(20_000):
+    os.kill(os.getppid(), signal.SIGINT)
+'''])
+while flood.poll() is None:
+    pass
+print(was_signalled())
+"""
+
+
+def test_a_signal_may_interrupt_the_handler_of_another():
+    flooded = subprocess.run(
+        [sys.executable, "-c", FLOODED],
+        check=True, capture_output=True, text=True, timeout=SOON,
+    )  # fmt: skip
+    assert flooded.stdout == "True\n"
