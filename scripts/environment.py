@@ -27,7 +27,7 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 SCRIPTS = Path(__file__).resolve().parent
@@ -58,25 +58,29 @@ class Flavour:
     Attributes:
         distro: The ROS 2 distribution's name.
         numpy2: Whether numpy 2 is wanted instead of what a board has.
+        train: Whether PyTorch and what else training needs are wanted too.
         sourced: Prefix of the sourced ROS 2 to use; None for ROS 2 from PyPI's wheels.
         has: The packages of `interfaces` that the sourced ROS 2 has.
     """
 
     distro: str
     numpy2: bool = False
+    train: bool = False
     sourced: str | None = None
     has: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        numpy = "-numpy2" if self.numpy2 else ""
-        return f"{self.distro}{numpy}{'-sourced' if self.sourced else ''}"
+        marks = {"numpy2": self.numpy2, "train": self.train, "sourced": self.sourced}
+        return "-".join([self.distro, *(mark for mark, holds in marks.items() if holds)])
 
     def pins(self) -> dict[str, list[str]]:
         """The sections of the lock file that this flavour is made of."""
         sections = read_sections(LOCK_FILE)
         host = sections["numpy2" if self.numpy2 else "numpy1"] + sections["host"]
         ros = [] if self.sourced else sections[self.distro]
-        return {"build": sections["build"], "host": host, "rest": sections["common"] + ros}
+        train = sections["train"] if self.train else []
+        rest = sections["common"] + train + ros
+        return {"build": sections["build"], "host": host, "rest": rest}
 
 
 def main() -> None:
@@ -84,7 +88,7 @@ def main() -> None:
     options = parse_arguments()
     command: list[str] = options.command[1:] if options.command[:1] == ["--"] else options.command
     try:
-        flavour = choose_flavour(options.distro, options.numpy2)
+        flavour = choose_flavour(options.distro, options.numpy2, options.train)
         prefix = ensure_environment(flavour)
     except EnvironmentFailure as failure:
         sys.exit(f"scripts/env: {failure}")
@@ -104,7 +108,7 @@ def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         prog="scripts/env",
-        usage="scripts/env [--distro DISTRO] [--numpy2] [--] [COMMAND...]",
+        usage="scripts/env [--distro DISTRO] [--numpy2] [--train] [--] [COMMAND...]",
         description="Run COMMAND where ROS 2, vision_msgs and this clone's efv2_ros can be "
         "imported; without COMMAND, show what the environment has. It is made on first use "
         "and kept in ~/.cache/efv2_ros ($EFV2_CACHE_DIR, $XDG_CACHE_HOME).",
@@ -117,11 +121,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--numpy2", action="store_true", help="use numpy 2, with ROS 2 from PyPI's wheels"
     )
+    parser.add_argument(
+        "--train", action="store_true", help="add PyTorch and timm, about 3 GB, for `efv2 train`"
+    )
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND")
     return parser.parse_args()
 
 
-def choose_flavour(distro: str | None, numpy2: bool) -> Flavour:
+def choose_flavour(distro: str | None, numpy2: bool, train: bool = False) -> Flavour:
     """Decide between the sourced ROS 2, if there is one that fits, and PyPI's wheels.
 
     Raises:
@@ -129,13 +136,13 @@ def choose_flavour(distro: str | None, numpy2: bool) -> Flavour:
     """
     sourced = sourced_flavour()
     if sourced and not numpy2 and distro in (None, sourced.distro):
-        return sourced
+        return replace(sourced, train=train)
     distro = distro or DISTROS[0]
     if distro not in DISTROS:
         raise EnvironmentFailure(
             f"ROS 2 {distro} is not on PyPI ({' and '.join(DISTROS)} are) and not sourced"
         )
-    return Flavour(distro, numpy2)
+    return Flavour(distro, numpy2, train)
 
 
 def sourced_flavour() -> Flavour | None:
@@ -335,6 +342,8 @@ class Builder:
         shutil.rmtree(self.prefix, ignore_errors=True)
         self.prefix.mkdir()
         origin = self.flavour.sourced or "PyPI's wheels, about 750 MB"
+        if self.flavour.train:
+            origin += ", and PyTorch, about 3 GB"
         say(
             f"Making an environment of ROS 2 {self.flavour.distro} ({origin}), once, in a few "
             f"minutes at most:\n  {self.prefix}\n"

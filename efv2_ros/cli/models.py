@@ -11,7 +11,7 @@ from rich.text import Text
 
 from efv2_ros.cli.console import download_bar, output
 from efv2_ros.models.catalog import Catalog
-from efv2_ros.models.efficientformerv2.builder import SIZES, Size
+from efv2_ros.models.efficientformerv2.builder import CLASSES, SIZES, Size
 from efv2_ros.models.modelfile import MODEL_FORMATS, ModelFormat
 from efv2_ros.models.store import fetch as fetch_model
 from efv2_ros.models.store import inventory
@@ -119,10 +119,17 @@ def verify(catalog_file: Path | None) -> None:
     type=click.IntRange(0, 2**32 - 1),
     help="Seed of the random weights.",
 )
-def build(size: Size, target: Path, weights: Path | None, seed: int) -> None:
+@click.option(
+    "--classes",
+    default=CLASSES,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Number of classes of the random weights; trained ones know theirs.",
+)
+def build(size: Size, target: Path, weights: Path | None, seed: int, classes: int) -> None:
     """Build EfficientFormerV2 of SIZE (s0, s1, s2, l) as an ONNX file, from timm's weights."""
     from efv2_ros.models.efficientformerv2.builder import load_state, seeded_state, write
 
-    state = load_state(weights, size) if weights else seeded_state(size, seed)
+    state = load_state(weights, size) if weights else seeded_state(size, seed, classes)
     write(target, state)
     output.print(f"wrote {target}", soft_wrap=True)

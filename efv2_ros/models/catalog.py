@@ -67,6 +67,8 @@ class ModelSpec:
             `limited` is 16..235 for luma and 16..240 for chroma.
         crop_pct: Share of the image's shorter side that the centre crop keeps, in (0, 1].
         labels: File of class names; None if the classes have no names.
+        weights: File of an EfficientFormerV2's weights, from which its ONNX file is built; None
+            without one.
         files: The model's file in each format that it is published in.
         published: The publisher's figures by name, with the unit in the name; may be empty.
 
@@ -84,6 +86,7 @@ class ModelSpec:
     nv12_range: Nv12Range = "full"
     crop_pct: float = _DEFAULT_CROP_PCT
     labels: Path | None = None
+    weights: Path | None = None
     files: Mapping[ModelFormat, ModelFileSource] = field(default_factory=dict, hash=False)
     published: Mapping[str, float] = field(default_factory=dict, hash=False)
 
@@ -253,7 +256,8 @@ def _spec(fields: Fields, name: str, folder: Path) -> ModelSpec:
         scale=fields.rgb("scale", IMAGENET_SCALE),
         nv12_range=_nv12_range(fields),
         crop_pct=_crop_pct(fields),
-        labels=_labels(fields, folder),
+        labels=_named_file(fields, "labels", folder),
+        weights=_named_file(fields, "weights", folder),
         files=_files(fields, folder),
         published=_published(fields),
     )
@@ -276,17 +280,17 @@ def _crop_pct(fields: Fields) -> float:
     return value
 
 
-def _labels(fields: Fields, folder: Path) -> Path | None:
-    name = fields.take("labels", str, default=None)
+def _named_file(fields: Fields, key: str, folder: Path) -> Path | None:
+    name = fields.take(key, str, default=None)
     if name is None:
         return None
     try:
         path = folder / expand_user(name)
         is_file = path.is_file()
     except (ModelError, OSError) as error:
-        raise fields.error("labels", str(error)) from error
+        raise fields.error(key, str(error)) from error
     if not is_file:
-        raise fields.error("labels", f"there is no file {path}")
+        raise fields.error(key, f"there is no file {path}")
     return path
 
 

@@ -18,10 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from efv2_ros.errors import Efv2Error
-from efv2_ros.files import FileWriteError
+from efv2_ros.models.built import from_weights, untrained, untrained_size
 from efv2_ros.models.catalog import Catalog, ModelSpec
-from efv2_ros.models.efficientformerv2 import builder as network
-from efv2_ros.models.efficientformerv2 import graph
 from efv2_ros.models.inputs import expand_user
 from efv2_ros.models.lock import Lock
 from efv2_ros.models.modelfile import (
@@ -39,7 +37,7 @@ if TYPE_CHECKING:
     from efv2_ros.models.download import DownloadProgress
 
 Origin = Literal[
-    "model_path", "catalog", "EFV2_MODEL_DIR", "cache", "board", "download", "untrained"
+    "model_path", "catalog", "EFV2_MODEL_DIR", "cache", "board", "weights", "download", "untrained"
 ]
 
 BOARD_DIR = Path("/opt/hobot/model/x5/basic")
@@ -115,9 +113,9 @@ def resolve(
     """Find a model's file and check it.
 
     The first of: `model_path`; the folder of the catalog that names the file without a URL;
-    `$EFV2_MODEL_DIR`; the user cache; the board's own models; a
-    download; the untrained network. A file that is there but damaged is an error, not a reason
-    to look further, and so is a `model_path` without the file.
+    `$EFV2_MODEL_DIR`; the user cache; the board's own models; the network of the catalog's
+    weights, which is built; a download; the untrained network. A file that is there but damaged
+    is an error, not a reason to look further, and so is a `model_path` without the file.
 
     Args:
         spec: The model.
@@ -145,7 +143,9 @@ def resolve(
     )
     if found is not None:
         return found
-    size = _untrained_size(spec, format) if allow_untrained else None
+    if _has_weights(spec, format):
+        return _resolved(spec, from_weights(spec), "weights")
+    size = untrained_size(spec, format) if allow_untrained else None
     if allow_download and _url(spec, format) is not None:
         from efv2_ros.models.download import DownloadStoppedError
 
@@ -158,7 +158,7 @@ def resolve(
                 raise
             _log.warning("%s", error)
     assert size is not None, "find() raises if neither is allowed"
-    return _resolved(spec, _untrained(spec, size), "untrained")
+    return _resolved(spec, untrained(spec, size), "untrained")
 
 
 def find(
@@ -191,9 +191,11 @@ def find(
         path, origin = found
         return _resolved(spec, _checked(spec, path, format), origin)
     if model_path is None:
+        if _has_weights(spec, format):
+            return None
         if allow_download and _url(spec, format) is not None:
             return None
-        if allow_untrained and _untrained_size(spec, format) is not None:
+        if allow_untrained and untrained_size(spec, format) is not None:
             return None
     raise _not_found(spec, format, model_path)
 
@@ -267,6 +269,8 @@ def fetch(
 def status(spec: ModelSpec, format: ModelFormat, *, model_path: Path | None = None) -> FileStatus:
     """Look up where a model's file is and whether it is good. Never raises or fetches.
 
+    The network of a catalog's weights is built.
+
     Args:
         spec: The model.
         format: Which of its files.
@@ -277,6 +281,8 @@ def status(spec: ModelSpec, format: ModelFormat, *, model_path: Path | None = No
     locked = False
     try:
         found = _find(spec, format, model_path)
+        if found is None and model_path is None and _has_weights(spec, format):
+            found = from_weights(spec).path, "weights"
         if found is None:
             return FileStatus(spec, format, None, None, None, None, locked=False, problem=None)
         path, origin = found
@@ -293,7 +299,7 @@ def inventory(catalog: Catalog) -> list[FileStatus]:
         status(spec, format)
         for spec in catalog
         for format in MODEL_FORMATS
-        if format in spec.files
+        if format in spec.files or _has_weights(spec, format)
     ]
 
 
@@ -383,6 +389,11 @@ def _find(
     return next(((p, origin) for p, origin in _places(spec, format) if p.is_file()), None)
 
 
+def _has_weights(spec: ModelSpec, format: ModelFormat) -> bool:
+    """Whether the file can be built from weights that the catalog names."""
+    return format == "onnx" and spec.weights is not None
+
+
 def _url(spec: ModelSpec, format: ModelFormat) -> str | None:
     return spec.files[format].url if format in spec.files else None
 
@@ -463,37 +474,3 @@ def _problem(spec: ModelSpec, path: Path, format: ModelFormat) -> str | None:
     except ModelError as error:
         return str(error)
     return None
-
-
-# --- The untrained network
-
-
-def _untrained_size(spec: ModelSpec, format: ModelFormat) -> network.Size | None:
-    """The size of EfficientFormerV2 that can be built for an entry; None for another model."""
-    if format != "onnx":
-        return None
-    image = (spec.height, spec.width, spec.classes)
-    if image != (network.IMAGE_SIDE, network.IMAGE_SIDE, network.CLASSES):
-        return None
-    return next((s for s in network.SIZES if spec.name == f"efficientformerv2_{s}"), None)
-
-
-def _untrained(spec: ModelSpec, size: network.Size) -> ModelFile:
-    """Build the network with random weights, once for each version of the builder."""
-    sources = (Path(network.__file__), Path(graph.__file__))
-    builder = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
-    path = cache_dir() / "untrained" / f"{spec.name}-untrained-{builder[:12]}.onnx"
-    if not path.is_file():
-        try:
-            network.write(path, network.seeded_state(size))
-        except network.BuilderUnavailableError as error:
-            raise ModelError(
-                f"the untrained {spec.name} cannot be built without the onnx package: "
-                f"pip install onnx, or fetch the trained one with `{_fetch_command(spec, 'onnx')}`"
-            ) from error
-        except FileWriteError as error:
-            raise ModelError(
-                f"the untrained {spec.name} cannot be stored in {path.parent} ({error}): free "
-                "space there or set XDG_CACHE_HOME"
-            ) from error
-    return read_model_file(path, "onnx")

@@ -169,6 +169,27 @@ def test_metadata_names_model_and_weights(size):
     assert metadata == {"model": f"efficientformerv2_{size}", "weights": "untrained seed 0"}
 
 
+# --- Any number of classes
+
+
+def test_a_network_has_as_many_outputs_as_classes(tmp_path):
+    state = seeded_state("s0", classes=7)
+    model = build(state)
+    onnx.checker.check_model(model, full_check=True)
+    images = np.zeros((1, 3, 224, 224), np.float32)
+    assert logits_of(model, images).shape == (1, 7)
+    save_file(dict(state.tensors), tmp_path / "seven.safetensors")
+    assert load_state(tmp_path / "seven.safetensors").classes == 7
+    assert parameter_count("s0") - parameter_count("s0", 7) == 2 * 993 * (176 + 1)
+
+
+def test_heads_for_different_classes_are_refused():
+    tensors = dict(seeded_state("s0", classes=7).tensors)
+    tensors["head_dist.bias"] = np.zeros(8, np.float32)
+    with pytest.raises(WeightsError, match=r"head_dist.bias has shape \[8\], but .* it is \[7\]"):
+        State("s0", tensors, "test")
+
+
 # --- Seeded weights
 
 

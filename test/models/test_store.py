@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from http_server import serving
 
 from efv2_ros.cli.models import models
+from efv2_ros.models import built as built_models
 from efv2_ros.models import store
 from efv2_ros.models.catalog import Catalog, ModelFileSource, ModelSpec
 from efv2_ros.models.download import DownloadError, DownloadStoppedError
@@ -574,6 +575,70 @@ def test_the_status_tells_of_the_lock(spec, fetched):
     assert not status(spec, "onnx", model_path=fetched.parent / "absent").locked
 
 
+# --- A network of weights that a catalog names
+
+
+@pytest.fixture
+def weighted(tmp_path, places):
+    """A catalog's model that is built from weights of seven classes."""
+    pytest.importorskip("safetensors")
+    from safetensors.numpy import save_file
+
+    from efv2_ros.models.efficientformerv2.builder import seeded_state
+
+    path = tmp_path / "mine" / "w.safetensors"
+    path.parent.mkdir()
+    save_file(dict(seeded_state("s0", classes=7).tensors), path)
+    catalog = path.parent / "catalog.yaml"
+    catalog.write_text(
+        "models:\n  mine:\n    input: {height: 224, width: 224}\n    classes: 7\n"
+        "    weights: w.safetensors\n"
+    )
+    return Catalog.load(catalog)["mine"]
+
+
+def test_weights_make_a_model_once(weighted):
+    found = resolve(weighted, "onnx")
+    assert (found.origin, found.untrained) == ("weights", False)
+    onnx.checker.check_model(onnx.load(found.path))
+    before = found.path.stat().st_mtime_ns
+    assert resolve(weighted, "onnx") == found
+    assert found.path.stat().st_mtime_ns == before
+
+
+def test_other_weights_make_another_model(weighted, tmp_path):
+    from safetensors.numpy import save_file
+
+    from efv2_ros.models.efficientformerv2.builder import seeded_state
+
+    first = resolve(weighted, "onnx").path
+    save_file(dict(seeded_state("s0", 1, classes=7).tensors), weighted.weights)
+    assert resolve(weighted, "onnx").path != first
+
+
+def test_weights_are_found_and_listed_like_files(weighted):
+    assert store.find(weighted, "onnx") is None  # `resolve` would build it
+    listed = status(weighted, "onnx")
+    assert (listed.origin, listed.problem) == ("weights", None)
+    assert listed.path == resolve(weighted, "onnx").path
+    with pytest.raises(ModelNotFoundError):
+        resolve(weighted, "bin")
+
+
+def test_weights_of_other_classes_than_the_catalog_says_are_refused(weighted):
+    wrong = dataclasses.replace(weighted, classes=8)
+    says = "224x224 pixels and 7 classes, and the catalog says that mine has 224x224 pixels and 8"
+    with pytest.raises(ModelError, match=says):
+        resolve(wrong, "onnx")
+    assert says in status(wrong, "onnx").problem
+
+
+def test_damaged_weights_are_refused(weighted):
+    weighted.weights.write_bytes(b"no weights")
+    with pytest.raises(ModelError, match="is not a safetensors file of weights"):
+        resolve(weighted, "onnx")
+
+
 # --- The untrained network
 
 
@@ -593,15 +658,15 @@ def test_the_untrained_network_says_so_wherever_it_is(untrained, tmp_path):
 
 def test_the_untrained_network_is_built_once_for_each_builder(untrained, monkeypatch, tmp_path):
     built = []
-    write = store.network.write
+    write = built_models.network.write
     monkeypatch.setattr(
-        store.network, "write", lambda path, state: (built.append(path), write(path, state))
+        built_models.network, "write", lambda path, state: (built.append(path), write(path, state))
     )
     assert resolve(untrained.spec, "onnx", allow_untrained=True) == untrained
     assert built == []
     changed = tmp_path / "efficientformerv2.py"
     changed.write_text("# another builder", encoding="utf-8")
-    monkeypatch.setattr(store.network, "__file__", str(changed))
+    monkeypatch.setattr(built_models.network, "__file__", str(changed))
     assert resolve(untrained.spec, "onnx", allow_untrained=True).path == built[0]
     assert built[0] != untrained.path
 

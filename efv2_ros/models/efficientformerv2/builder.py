@@ -88,7 +88,7 @@ class State:
     Attributes:
         size: Size of the network.
         tensors: float32 arrays by timm's names (`stem.conv1.conv.weight`, ...): exactly those of
-            `parameter_shapes(size)`.
+            `parameter_shapes(size, classes)`.
         source: Where the weights come from, for people. It is stored in the model's metadata, and
             starts with `untrained` if the weights were never trained.
 
@@ -100,8 +100,15 @@ class State:
     tensors: Mapping[str, Array]
     source: str
 
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.tensors["head.bias"])
+
     def __post_init__(self) -> None:
-        expected = parameter_shapes(self.size)
+        bias = self.tensors.get("head.bias")
+        classes = len(bias) if bias is not None and bias.ndim == 1 else CLASSES
+        expected = parameter_shapes(self.size, classes)
         network = f"efficientformerv2_{self.size}"
         if missing := [name for name in expected if name not in self.tensors]:
             raise WeightsError(f"{network} needs {_some(missing)}")
@@ -161,7 +168,7 @@ def load_state(path: Path, size: Size | None = None) -> State:
         raise WeightsError(f"{path}: {error}") from None
 
 
-def seeded_state(size: Size, seed: int = 0) -> State:
+def seeded_state(size: Size, seed: int = 0, classes: int = CLASSES) -> State:
     """Make random weights. The network is untrained, but its logits depend on the image.
 
     Each tensor has its own random stream, seeded by `seed` and the tensor's name. NumPy's legacy
@@ -170,6 +177,7 @@ def seeded_state(size: Size, seed: int = 0) -> State:
     Args:
         size: Size of the network.
         seed: 0..2**32 - 1.
+        classes: Number of classes, at least 1.
 
     Raises:
         BuilderUnavailableError: The onnx package is not installed.
@@ -178,14 +186,14 @@ def seeded_state(size: Size, seed: int = 0) -> State:
         size,
         {
             name: _random_tensor(np.random.RandomState([seed, zlib.crc32(name.encode())]), name, s)
-            for name, s in parameter_shapes(size).items()
+            for name, s in parameter_shapes(size, classes).items()
         },
         f"untrained seed {seed}",
     )
 
 
 @cache
-def parameter_shapes(size: Size) -> Mapping[str, Shape]:
+def parameter_shapes(size: Size, classes: int = CLASSES) -> Mapping[str, Shape]:
     """List the shapes of a network's tensors by timm's names, with BatchNorm's statistics."""
     shapes: dict[str, Shape] = {}
 
@@ -193,15 +201,15 @@ def parameter_shapes(size: Size) -> Mapping[str, Shape]:
         shapes[name] = shape
         return np.zeros(shape, np.float32)
 
-    Network(record).classifier(ARCHITECTURES[size])
+    Network(record).classifier(ARCHITECTURES[size], classes)
     return shapes
 
 
-def parameter_count(size: Size) -> int:
+def parameter_count(size: Size, classes: int = CLASSES) -> int:
     """Count a network's trainable parameters, before BatchNorm is folded."""
     return sum(
         math.prod(shape)
-        for name, shape in parameter_shapes(size).items()
+        for name, shape in parameter_shapes(size, classes).items()
         if "running_" not in name
     )
 
@@ -257,13 +265,13 @@ def _some(names: Sequence[str]) -> str:
 
 
 def build(state: State) -> ModelProto:
-    """Build the ONNX model: opset 11, `data` float32 1x3x224x224 to `output` float32 1x1000.
+    """Build the ONNX model: opset 11, `data` float32 1x3x224x224 to `output` float32 1xclasses.
 
     `data` is a normalised RGB image, `output` the logits. The metadata has `model` (for example
     `efficientformerv2_s0`) and `weights`, the state's source.
 
     Args:
-        state: The weights, which determine the size.
+        state: The weights, which determine the size and the number of classes.
 
     Raises:
         BuilderUnavailableError: The onnx package is not installed.
@@ -272,13 +280,13 @@ def build(state: State) -> ModelProto:
     network = Network(lambda tensor, _: state.tensors[tensor])
     from onnx import TensorProto, helper  # Network has checked that it is installed
 
-    network.classifier(ARCHITECTURES[state.size])
+    network.classifier(ARCHITECTURES[state.size], state.classes)
     image = [1, 3, IMAGE_SIDE, IMAGE_SIDE]
     graph = helper.make_graph(
         network.nodes,
         name,
         [helper.make_tensor_value_info("data", TensorProto.FLOAT, image)],
-        [helper.make_tensor_value_info("output", TensorProto.FLOAT, [1, CLASSES])],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, [1, state.classes])],
         network.initializers,
     )
     model = helper.make_model(
@@ -296,7 +304,7 @@ def write(path: Path, state: State) -> None:
 
     Args:
         path: The file to make or replace. Its folder is made if it does not exist.
-        state: The weights, which determine the size.
+        state: The weights, which determine the size and the number of classes.
 
     Raises:
         FileWriteError: The file cannot be written.

@@ -18,6 +18,7 @@ SIZES: tuple[Size, ...] = get_args(Size)
 
 IMAGE_SIDE = 224
 CLASSES = 1000
+"""Classes of ImageNet-1k, which timm's weights know."""
 
 Array = npt.NDArray[np.float32]
 Shape = tuple[int, ...]
@@ -110,8 +111,8 @@ class Network:
         self._tensor = tensor
         self._names: Counter[str] = Counter()
 
-    def classifier(self, architecture: Architecture) -> None:
-        """Add the whole network, from `data` to `output`."""
+    def classifier(self, architecture: Architecture, classes: int) -> None:
+        """Add the whole network, from `data` to `output`, one logit for each class."""
         x = _Features("data", 3, IMAGE_SIDE)
         first, last = architecture.widths[0], architecture.widths[-1]
         x = self._conv_norm_act("stem.conv1", x, first // 2, kernel=3, stride=2)
@@ -127,7 +128,7 @@ class Network:
         )
         pooled = self._node("ReduceMean", "", [normalized], axes=[2, 3], keepdims=0)
         # One head was trained on the labels, one on a teacher; inference uses their mean.
-        heads = [self._linear(head, pooled, last) for head in ("head", "head_dist")]
+        heads = [self._linear(head, pooled, (classes, last)) for head in ("head", "head_dist")]
         both = self._node("Add", "", heads)
         self._node("Div", "", [both, self._constant("", np.float32(2))], output="output")
 
@@ -335,9 +336,9 @@ class Network:
         name = self._node("Conv", module, [x.name, *weights], **attributes)
         return _Features(name, channels, x.side // stride)
 
-    def _linear(self, module: str, x: str, features: int) -> str:
-        weight = self._weight(f"{module}.weight", (CLASSES, features))
-        bias = self._weight(f"{module}.bias", (CLASSES,))
+    def _linear(self, module: str, x: str, shape: tuple[int, int]) -> str:
+        weight = self._weight(f"{module}.weight", shape)
+        bias = self._weight(f"{module}.bias", shape[:1])
         return self._node("Gemm", module, [x, weight, bias], alpha=1.0, beta=1.0, transB=1)
 
     def _gelu(self, module: str, x: _Features) -> _Features:
