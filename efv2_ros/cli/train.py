@@ -97,8 +97,8 @@ def train(source: Path, out: Path, name: str | None, **given: Any) -> None:
         from efv2_ros.training.training import Training, ended
     except ImportError as error:
         raise Efv2Error(
-            "training needs PyTorch, timm and Accelerate: pip install 'efv2_ros[train]', or "
-            f"pip install torch torchvision timm accelerate ({error})"
+            f"training needs packages that are not here ({error}): pip install torch torchvision "
+            "timm accelerate onnx safetensors scipy matplotlib"
         ) from error
     folder = RunFolder(out, name or out.absolute().name, photos.classes)
     with (

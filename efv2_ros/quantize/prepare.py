@@ -48,9 +48,9 @@ class FloatModel:
 
     @property
     def name(self) -> str:
-        """Name to call results by: the size, or the name of its catalog entry or file."""
+        """Name to call results by: its catalog entry's or file's, or the size that this states."""
         spec = self.model.file.spec
-        return self.size or spec.size
+        return self.size if _SIZE.search(spec.name) else spec.size
 
 
 def find_float_model(text: str, request: ModelRequest) -> ModelRequest:

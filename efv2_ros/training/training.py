@@ -346,7 +346,8 @@ class Training:
         row = self.folder.rows[-1]
         count = int(scores.confusion.sum())
         interval = wilson(round(row.top1 * count), count)
-        metadata = {"trained_by": "efv2 train", "classes": json.dumps(list(self.photos.classes))}
+        # One entry: safetensors writes several in any order, and the file should be the same.
+        metadata = {"classes": json.dumps(list(self.photos.classes))}
         save_weights(self._result(), self.folder.path / WEIGHTS, metadata)
         self.folder.write_confusion(scores.confusion)
         counts = (len(self.photos.training), len(self.photos.validation))

@@ -30,6 +30,7 @@ def test_a_file_says_itself_what_it_is(tmp_path):
     onnx.save(proto, str(path))
     with opened(path) as source:
         assert source.size == "s2"
+        assert source.name == "mine"
 
 
 def test_nodes_get_names_and_the_batch_is_one(tmp_path):

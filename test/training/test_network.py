@@ -64,7 +64,7 @@ def test_a_smaller_side_has_interpolated_biases(side):
     network = make()
     network.resize(side)
     for module in network.network.modules():
-        if not hasattr(module, "attention_biases"):
+        if not hasattr(module, "attention_bias_idxs"):
             continue
         full = module.parametrizations.attention_biases.original
         rows = round(full.shape[1] ** 0.5)
