@@ -12,6 +12,7 @@ import click
 
 from efv2_ros.cli.console import INTERRUPTED, download_bar, image_bar, messages, output
 from efv2_ros.errors import Efv2Error
+from efv2_ros.models.download import DownloadStoppedError
 from efv2_ros.models.efficientformerv2.graph import IMAGE_SIDE, SIZES
 from efv2_ros.signals import catch_stop
 from efv2_ros.training.options import TrainingOptions
@@ -94,39 +95,37 @@ def train(source: Path, out: Path, name: str | None, **given: Any) -> None:
     photos = find_photos(source, share=options.val_share, seed=options.seed)
     try:
         from efv2_ros.training.folder import RunFolder
-        from efv2_ros.training.training import Training, ended
+        from efv2_ros.training.training import Progress, Training, ended
     except ImportError as error:
         raise Efv2Error(
             f"training needs packages that are not here ({error}): pip install torch torchvision "
             "timm accelerate onnx safetensors scipy matplotlib"
         ) from error
     folder = RunFolder(out, name or out.absolute().name, photos.classes)
-    with (
-        catch_stop() as should_stop,
-        download_bar() as on_download,
-        ended(
-            Training(photos, options, folder, messages.print, should_stop, on_download)
-        ) as training,
-        image_bar() as bar,
-    ):
-        if training.accelerator.is_main_process:
-            for remark in photos.remarks:
-                messages.print(f"warning: {remark}", style="yellow")
-            messages.print(
-                f"{len(photos.training):,} photos of {len(photos.classes)} classes to train with, "
-                f"{len(photos.validation):,} to validate with"
-            )
-        else:
-            bar.disable = True
-        task = bar.add_task("training")
+    with catch_stop() as should_stop, download_bar() as on_download:
+        try:
+            begun = Training(photos, options, folder, messages.print, should_stop, on_download)
+        except DownloadStoppedError:
+            messages.print("interrupted")
+            sys.exit(INTERRUPTED)
+        with ended(begun) as training, image_bar() as bar:
+            is_main = training.accelerator.is_main_process
+            bar.disable = bar.disable or not is_main
+            if is_main:
+                for remark in photos.remarks:
+                    messages.print(f"warning: {remark}", style="yellow")
+                messages.print(
+                    f"{len(photos.training):,} photos of {len(photos.classes)} classes to train "
+                    f"with, {len(photos.validation):,} to validate with"
+                )
+            task = bar.add_task("training")
 
-        def show(progress: Any) -> None:
-            title = f"epoch {progress.epoch} of {options.epochs}, loss {progress.loss:.3f}"
-            bar.update(task, description=title, completed=progress.done, total=progress.total)
+            def show(progress: Progress) -> None:
+                title = f"epoch {progress.epoch} of {options.epochs}, loss {progress.loss:.3f}"
+                bar.update(task, description=title, completed=progress.done, total=progress.total)
 
-        is_ended = training.run(should_stop, show)
-        is_main = training.accelerator.is_main_process
-    if not is_ended:
+            is_at_end = training.run(should_stop, show)
+    if not is_at_end:
         if is_main:
             messages.print("stopped with a checkpoint: the same command goes on")
         sys.exit(INTERRUPTED)
@@ -136,4 +135,7 @@ def train(source: Path, out: Path, name: str | None, **given: Any) -> None:
             f"{out}: top-1 {100 * best.top1:.2f} % of {len(photos.validation):,} photos, "
             f"epoch {best.epoch}", soft_wrap=True,
         )  # fmt: skip
-        output.print(f"efv2 classify --catalog {out / 'catalog.yaml'} --size {folder.name} PHOTO")
+        output.print(
+            f"efv2 classify --catalog {out / 'catalog.yaml'} --size {folder.name} PHOTO",
+            soft_wrap=True,
+        )

@@ -70,11 +70,8 @@ class RunFolder:
     classes: Sequence[str]
     rows: list[Metrics] = field(default_factory=list)
 
-    def begin(self, identity: Mapping[str, Any]) -> bool:
+    def begin(self, identity: Mapping[str, Any]) -> None:
         """Make the folder, or see that its run was made with the same options and data.
-
-        Returns:
-            Whether there is a run to go on with.
 
         Raises:
             TrainingError: The folder holds another run, or something else.
@@ -83,22 +80,21 @@ class RunFolder:
         wanted = json.loads(json.dumps(identity))
         if file.is_file():
             found = json.loads(file.read_text(encoding="utf-8"))
-            if found == wanted:
-                return True
-            changed = [key for key in wanted if found.get(key) != wanted[key]]
-            said = ", ".join(_difference(key, found.get(key), wanted[key]) for key in changed[:3])
-            raise TrainingError(
-                f"{self.path} holds a run with other options or photos ({said or 'others'}): "
-                "repeat those to go on with it, or give another --out"
-            )
-        if self.path.is_dir() and any(self.path.iterdir()):
+            if found != wanted:
+                changed = [key for key in wanted if found.get(key) != wanted[key]]
+                said = ", ".join(f"{k} was {found.get(k)}, not {wanted[k]}" for k in changed[:3])
+                raise TrainingError(
+                    f"{self.path} holds a run with other options or photos ({said}): repeat those "
+                    "to go on with it, or give another --out"
+                )
+        elif self.path.is_dir() and any(self.path.iterdir()):
             raise TrainingError(f"{self.path} is there already, and holds no run of efv2 train")
-        (self.path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._write_json(OPTIONS, wanted)  # first: with it, the folder is known as a run's
+        (self.path / CHECKPOINTS).mkdir(exist_ok=True)
         self._write_json(LABELS, list(self.classes))
         with open_atomic(self.path / CATALOG) as stream:
             yaml.safe_dump(self._catalog(), stream, sort_keys=False)
-        self._write_json(OPTIONS, wanted)
-        return False
 
     def _catalog(self) -> dict[str, Any]:
         entry = {
@@ -228,7 +224,3 @@ class RunFolder:
         with open_atomic(self.path / name) as stream:
             json.dump(value, stream, indent=1, ensure_ascii=False)
             stream.write("\n")
-
-
-def _difference(key: str, found: Any, wanted: Any) -> str:
-    return f"{key} was {found}, not {wanted}"

@@ -23,6 +23,7 @@ from torch.utils.data import Dataset, Sampler
 
 from efv2_ros.models.catalog import IMAGENET_MEAN
 from efv2_ros.pictures.photo import read_photo
+from efv2_ros.training.errors import TrainingError
 from efv2_ros.training.options import TrainingOptions
 from efv2_ros.training.photos import LabelledPhoto
 from efv2_ros.vision.frame import Frame, FrameError
@@ -62,6 +63,9 @@ class TrainingSamples(Dataset[Sample]):
     Args:
         photos: The photos.
         options: Of the run.
+
+    Raises:
+        TrainingError: `augment` is not in timm's words.
     """
 
     def __init__(self, photos: Sequence[LabelledPhoto], options: TrainingOptions) -> None:
@@ -69,11 +73,17 @@ class TrainingSamples(Dataset[Sample]):
         self._photos = photos
         self._options = options
         grey = tuple(round(each) for each in IMAGENET_MEAN)
-        self._augment = (
-            rand_augment_transform(options.augment, {"img_mean": grey, "translate_const": 40})
-            if options.augment
-            else None
-        )
+        try:
+            self._augment = (
+                rand_augment_transform(options.augment, {"img_mean": grey, "translate_const": 40})
+                if options.augment
+                else None
+            )
+        except (AssertionError, ValueError, KeyError) as error:
+            raise TrainingError(
+                f"{options.augment} does not describe RandAugment in timm's words, as "
+                f"{TrainingOptions.augment} does"
+            ) from error
 
     def __len__(self) -> int:
         return len(self._photos)

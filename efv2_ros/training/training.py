@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -17,33 +15,32 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration
-from numpy.typing import NDArray
 from timm.data import Mixup
 from timm.loss import SoftTargetCrossEntropy
 from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler
 from timm.utils import ModelEmaV3
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
-from efv2_ros.evaluation.statistics import confusion_matrix, wilson
-from efv2_ros.files import open_atomic
+from efv2_ros.evaluation.statistics import wilson
 from efv2_ros.models.catalog import IMAGENET_MEAN, IMAGENET_SCALE
 from efv2_ros.models.download import DownloadProgress
 from efv2_ros.models.efficientformerv2.graph import IMAGE_SIDE
 from efv2_ros.runtimes.base import ImageInput
 from efv2_ros.signals import STOP_SIGNALS
+from efv2_ros.training.checkpoints import Checkpoints, Position
 from efv2_ros.training.errors import TrainingError
 from efv2_ros.training.folder import CHECKPOINTS, WEIGHTS, Metrics, RunFolder
 from efv2_ros.training.network import Network, load_weights, save_weights
 from efv2_ros.training.options import TrainingOptions
 from efv2_ros.training.photos import Photos
 from efv2_ros.training.samples import EpochSampler, Sample, TrainingSamples, ValidationSamples
+from efv2_ros.training.validation import Scores, validate
 from efv2_ros.training.weights import find_weights
 
 OnProgress = Callable[["Progress"], None]
 
-_LATEST = "latest.json"
 _MIN_RATE = 0.01  # of the peak learning rate, at the end
 _WARMUP_RATE = 0.001  # of the peak, at the start
 _MAX_NORM = 5.0  # of the gradient
@@ -63,45 +60,6 @@ class Progress(NamedTuple):
     done: int
     total: int
     loss: float
-
-
-@dataclass
-class _Position:
-    """Where a run stands; stored with each checkpoint.
-
-    Attributes:
-        epoch: The next step's epoch, counted from 0.
-        step: The next step's number in this epoch.
-        loss: Sum of the losses of the epoch's steps so far.
-        seconds: Time the epoch has taken so far.
-        best: Epoch of the best weights so far, counted from 0; -1 before the first.
-        start: What the run started from, as a sentence.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    loss: float = 0.0
-    seconds: float = 0.0
-    best: int = -1
-    start: str = ""
-
-
-class Scores(NamedTuple):
-    """Result of a validation.
-
-    Attributes:
-        loss: Mean cross entropy.
-        top1: Share of photos whose class comes first, 0..1.
-        top5: Share of photos whose class is among the first five.
-        confusion: Photos by true and predicted class.
-        unreadable: Photos that could not be read; they are not counted.
-    """
-
-    loss: float
-    top1: float
-    top5: float
-    confusion: NDArray[np.int64]
-    unreadable: int
 
 
 class Training:
@@ -136,20 +94,22 @@ class Training:
         self._say = say if self.accelerator.is_main_process else lambda _: None
         # The main process first: the others find what it has made.
         with self.accelerator.main_process_first():
-            self.goes_on = folder.begin(self._identity())
+            folder.begin(self._identity())
         torch.manual_seed(options.seed)
         image = ImageInput(IMAGE_SIDE, IMAGE_SIDE, "full", IMAGENET_MEAN, IMAGENET_SCALE)
         self.network = Network(options.size, len(photos.classes), image, options.drop_path).to(
             memory_format=torch.channels_last
         )  # type: ignore[call-overload]
         self._unreadable: set[int] = set()
-        self.position = self._saved_position() or _Position()
+        self.checkpoints = Checkpoints(folder.path / CHECKPOINTS, self.accelerator)
+        saved = self.checkpoints.position()
+        self.position = saved or Position()
         if not self.position.start:
             self.position.start = self._load_weights(should_stop, on_download)
             self._say(self.position.start)
         self._make()
-        if self._checkpoint() is not None:
-            self.accelerator.load_state(str(self._checkpoint()))
+        if saved is not None:
+            self.checkpoints.load()
             folder.read_metrics(self.position.epoch)
             self._say(f"going on in epoch {self.position.epoch + 1}")
 
@@ -249,13 +209,12 @@ class Training:
                 done, loss = position.step * self.batch, position.loss / position.step
                 on_progress(Progress(position.epoch + 1, done, self.steps * self.batch, loss))
             if self._is_stopped(should_stop):
-                self._save()
+                self.checkpoints.save(self.position)
                 return False
             if time.monotonic() > saved + 60 * self.options.checkpoint_minutes:
-                self._save()
+                self.checkpoints.save(self.position)
                 saved = time.monotonic()
-        self._end_epoch()
-        return True
+        return self._end_epoch(should_stop)
 
     def _remaining(self, step: int) -> Iterator[Sample]:
         """The epoch's batches from a step on."""
@@ -281,15 +240,14 @@ class Training:
         torch.manual_seed(int(state))
         images = self._network().images(samples.nv12)
         images, targets = self.mixup(images, samples.class_id)
-        with self.accelerator.autocast():
-            logits = self.model(images)
-        loss = SoftTargetCrossEntropy()(logits.float(), targets)
+        loss = SoftTargetCrossEntropy()(self.model(images).float(), targets)
         self.accelerator.backward(loss)
         self.accelerator.clip_grad_norm_(self.model.parameters(), _MAX_NORM)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.scheduler.step_update(number + 1)
-        self.ema.update(self._network(), number)
+        if self.options.ema_decay:
+            self.ema.update(self._network(), number)
         return float(self.accelerator.reduce(loss.detach(), "mean"))
 
     def _network(self) -> Network:
@@ -305,9 +263,13 @@ class Training:
             self.accelerator.set_trigger()
         return bool(self.accelerator.check_trigger())
 
-    def _end_epoch(self) -> None:
+    def _end_epoch(self, should_stop: Callable[[], bool]) -> bool:
+        """Validate and write the results; return whether it was not stopped."""
         position = self.position
-        scores = self.validate(self.options.side(position.epoch))
+        scores = self._validate(self.options.side(position.epoch), should_stop)
+        if scores is None:
+            self.checkpoints.save(position)
+            return False
         row = Metrics(
             epoch=position.epoch + 1,
             side=self.options.side(position.epoch),
@@ -335,7 +297,10 @@ class Training:
             f"{row.training_loss:.3f}, validation {row.loss:.3f}, top-1 {100 * row.top1:.2f} %, "
             f"top-5 {100 * row.top5:.2f} %, {row.seconds:.0f} s"
         )
-        self._save()
+        if scores.unreadable:
+            self._say(f"{scores.unreadable} photos to validate with cannot be read")
+        self.checkpoints.save(position)
+        return True
 
     @staticmethod
     def _rank(row: Metrics) -> tuple[int, float]:
@@ -355,88 +320,16 @@ class Training:
             self.options, self.position.start, counts, row, interval, scores.confusion
         )
 
-    def validate(self, side: int) -> Scores:
-        """Measure the network on the photos that were set apart, through the node's way.
-
-        Args:
-            side: Side of the network's input in pixels.
-        """
-        network = self._result()
-        network.eval()
-        loader = self.accelerator.prepare(
-            DataLoader(
-                ValidationSamples(self.photos.validation, side), self.batch,
-                num_workers=self.options.workers, collate_fn=_collate,
-                worker_init_fn=_leave_signals,
-            )
+    def _validate(self, side: int, should_stop: Callable[[], bool]) -> Scores | None:
+        """Measure the result on the photos that were set apart; None if told to stop."""
+        loader = DataLoader(
+            ValidationSamples(self.photos.validation, side), self.batch,
+            num_workers=self.options.workers, collate_fn=_collate, worker_init_fn=_leave_signals,
         )  # fmt: skip
-        losses: list[Tensor] = []
-        ranks: list[Tensor] = []
-        pairs: list[Tensor] = []
-        unreadable = 0
-        for samples in loader:
-            with torch.no_grad(), self.accelerator.autocast():
-                logits = network(network.images(samples.nv12)).float()
-            loss = nn.functional.cross_entropy(logits, samples.class_id, reduction="none")
-            own = logits.gather(1, samples.class_id[:, None])
-            # An equal logit of another class counts against it.
-            rank = (logits >= own).sum(1) - 1
-            found = torch.stack([samples.class_id, logits.argmax(1)], 1)
-            gathered = self.accelerator.gather_for_metrics((loss, rank, found, samples.unreadable))
-            good = gathered[3] < 0
-            unreadable += int((~good).sum())
-            losses.append(gathered[0][good])
-            ranks.append(gathered[1][good])
-            pairs.append(gathered[2][good])
-        if not sum(map(len, pairs)):
-            raise TrainingError("no photo that was set apart for validation can be read")
-        true, predicted = torch.cat(pairs).cpu().numpy().T
-        confusion = confusion_matrix(true, predicted, len(self.photos.classes))
-        rank = torch.cat(ranks)
-        return Scores(
-            float(torch.cat(losses).double().mean()),
-            float((rank < 1).double().mean()),
-            float((rank < 5).double().mean()),
-            confusion,
-            unreadable,
-        )
-
-    # Checkpoints
-
-    def _saved_position(self) -> _Position | None:
-        path = self._checkpoint()
-        if path is None:
-            return None
-        return _Position(**json.loads((path / "position.json").read_text(encoding="utf-8")))
-
-    def _checkpoint(self) -> Path | None:
-        """The last checkpoint; None before the first."""
-        latest = self.folder.path / CHECKPOINTS / _LATEST
-        if not latest.is_file():
-            return None
-        name: str = json.loads(latest.read_text(encoding="utf-8"))
-        return latest.parent / name
-
-    def _save(self) -> None:
-        """Write a checkpoint beside the last one, which it replaces once it is whole."""
-        folder = self.folder.path / CHECKPOINTS
-        name = f"{self.position.epoch:04}_{self.position.step:06}"
-        target, part = folder / name, folder / f"{name}.part"
-        if self.accelerator.is_main_process:
-            shutil.rmtree(part, ignore_errors=True)
-        self.accelerator.wait_for_everyone()
-        self.accelerator.save_state(str(part))
-        self.accelerator.wait_for_everyone()
-        if self.accelerator.is_main_process:
-            (part / "position.json").write_text(json.dumps(vars(self.position)), encoding="utf-8")
-            shutil.rmtree(target, ignore_errors=True)
-            part.rename(target)
-            with open_atomic(folder / _LATEST) as stream:
-                json.dump(name, stream)
-            for other in folder.iterdir():
-                if other.is_dir() and other != target:
-                    shutil.rmtree(other, ignore_errors=True)
-        self.accelerator.wait_for_everyone()
+        return validate(
+            self.accelerator, self._result(), self.accelerator.prepare(loader),
+            len(self.photos.classes), lambda: self._is_stopped(should_stop),
+        )  # fmt: skip
 
 
 def _accelerator(options: TrainingOptions) -> Accelerator:
@@ -455,14 +348,10 @@ def _has_bf16() -> bool:
     """Whether the processor computes in bfloat16 rather than imitating it."""
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return "avx512_bf16" in _cpu_flags()
-
-
-def _cpu_flags() -> str:
     try:
-        return Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        return "avx512_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
-        return ""
+        return False
 
 
 def _leave_signals(worker: int) -> None:

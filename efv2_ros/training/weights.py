@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from efv2_ros.files import FileWriteError
 from efv2_ros.models.download import DownloadProgress, DownloadStoppedError, download
 from efv2_ros.models.efficientformerv2.builder import load_state
 from efv2_ros.models.efficientformerv2.graph import Size
@@ -68,7 +67,7 @@ def find_weights(
         )
     except DownloadStoppedError:
         raise
-    except (ModelError, FileWriteError) as error:
+    except ModelError as error:
         if weights == IF_POSSIBLE:
             return None, f"starting from random weights, since {repository} cannot be had: {error}"
         raise TrainingError(

@@ -11,6 +11,7 @@ import time
 import cv2
 import numpy as np
 import pytest
+from http_server import serving
 
 pytest.importorskip("torch")
 pytest.importorskip("timm")
@@ -124,6 +125,54 @@ def test_a_run_that_was_ended_goes_on_to_the_same_end(undisturbed, photos, tmp_p
     assert metrics(out) == metrics(expected)
     weights = "model.safetensors"
     assert (out / weights).read_bytes() == (expected / weights).read_bytes()
+
+
+@pytest.mark.parametrize("poll", [4, 5])  # after the last of 4 steps, and while it validates
+def test_a_stop_at_the_end_of_an_epoch_loses_nothing(photos, tmp_path, poll):
+    from efv2_ros.training.folder import RunFolder
+    from efv2_ros.training.options import TrainingOptions
+    from efv2_ros.training.photos import find_photos
+    from efv2_ros.training.training import Training
+
+    options = TrainingOptions(
+        weights="none", epochs=1, small_epochs=1, small_side=64, batch_size=8, workers=0,
+        precision="fp32",
+    )  # fmt: skip
+    found = find_photos(photos)
+
+    def run(name, should_stop):
+        folder = RunFolder(tmp_path / name, name, found.classes)
+        training = Training(found, options, folder, print, lambda: False, lambda *_: None)
+        return training.run(should_stop, lambda _: None)
+
+    polls = iter(range(1, 100))
+    assert not run("stopped", lambda: next(polls) == poll)
+    assert next(polls) == poll + 1
+    assert run("stopped", lambda: False)
+    assert run("undisturbed", lambda: False)
+    assert metrics(tmp_path / "stopped") == metrics(tmp_path / "undisturbed")
+
+
+def test_words_that_are_not_timms_are_refused(photos, tmp_path):
+    refused = train(photos, tmp_path / "run", "--augment", "strong")
+    assert refused.returncode == 1
+    assert "strong does not describe RandAugment" in " ".join(refused.stderr.split())
+
+
+def test_ctrl_c_ends_a_download_of_weights(photos, tmp_path):
+    with serving() as server:
+        server.behaviour.content = bytes(3_000_000)
+        server.behaviour.stall_after = [1_000_000] * 5
+        process = subprocess.Popen(
+            [sys.executable, *command(photos, tmp_path / "run", "--weights", "imagenet")],
+            stderr=subprocess.PIPE, text=True,
+            env={**environment(), "HF_ENDPOINT": server.base, "no_proxy": "*"},
+        )  # fmt: skip
+        assert server.asked.wait(SOON)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=SOON)
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
 
 
 def test_a_run_that_is_at_its_end_says_so_again(undisturbed, photos):
