@@ -42,9 +42,11 @@ setup(
         share("config/*.xml"),
         share("models/*.yaml"),
         share("models/*.md"),
+        share("models/*.safetensors"),
         share("models/labels/*"),
         share("models/recipes/*"),
         share("photos/*"),
+        share("photos/cards/*"),
         share("interfaces/vision_msgs/msg/*"),
         share("interfaces/hbm_img_msgs/msg/*"),
     ],
@@ -58,7 +60,7 @@ setup(
     install_requires=["setuptools", "click", "jinja2>=3.0", "numpy", "pyyaml", "rich"],
     extras_require={
         "onnx": ["onnxruntime"],
-        # For `efv2 models build`, the untrained network and `efv2 demo`.
+        # For `efv2 models build` and the network that is in the package.
         "build": ["onnx", "safetensors"],
         # For pip alone: where ROS is, apt's python3-opencv does not count as a pip package.
         "opencv": ["opencv-python-headless<5"],

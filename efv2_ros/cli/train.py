@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -17,6 +18,11 @@ from efv2_ros.models.efficientformerv2.graph import IMAGE_SIDE, SIZES
 from efv2_ros.signals import catch_stop
 from efv2_ros.training.options import TrainingOptions
 from efv2_ros.training.photos import find_photos
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+
+    from efv2_ros.training.training import Progress
 
 _DEFAULTS = TrainingOptions()
 
@@ -36,6 +42,32 @@ def _side(context: click.Context, parameter: click.Parameter, value: int) -> int
     if value % 32:
         raise click.BadParameter(f"{value} is not a multiple of 32")
     return value
+
+
+_LINE_S = 60.0
+"""Seconds between two lines on the progress, where no terminal shows a bar."""
+
+
+class _Show:
+    """Shows how far a run is."""
+
+    def __init__(self, bar: Bar, epochs: int) -> None:
+        self._bar = bar
+        self._task = bar.add_task("training")
+        self._epochs = epochs
+        self._next = time.monotonic() + _LINE_S
+
+    def __call__(self, progress: Progress) -> None:
+        title = f"epoch {progress.epoch} of {self._epochs}, loss {progress.loss:.3f}"
+        done, total = progress.done, progress.total
+        self._bar.update(self._task, description=title, completed=done, total=total)
+        if self._bar.disable and time.monotonic() > self._next:
+            self._next = time.monotonic() + _LINE_S
+            _say(f"{title}: {done:,} of {total:,} photos")
+
+
+def _say(text: str, style: str = "") -> None:
+    messages.print(text, style=style, soft_wrap=True)
 
 
 @click.command()
@@ -95,7 +127,7 @@ def train(source: Path, out: Path, name: str | None, **given: Any) -> None:
     photos = find_photos(source, share=options.val_share, seed=options.seed)
     try:
         from efv2_ros.training.folder import RunFolder
-        from efv2_ros.training.training import Progress, Training, ended
+        from efv2_ros.training.training import Training, ended
     except ImportError as error:
         raise Efv2Error(
             f"training needs packages that are not here ({error}): pip install torch torchvision "
@@ -104,30 +136,26 @@ def train(source: Path, out: Path, name: str | None, **given: Any) -> None:
     folder = RunFolder(out, name or out.absolute().name, photos.classes)
     with catch_stop() as should_stop, download_bar() as on_download:
         try:
-            begun = Training(photos, options, folder, messages.print, should_stop, on_download)
+            begun = Training(photos, options, folder, _say, should_stop, on_download)
         except DownloadStoppedError:
-            messages.print("interrupted")
+            _say("interrupted")
             sys.exit(INTERRUPTED)
         with ended(begun) as training, image_bar() as bar:
             is_main = training.accelerator.is_main_process
             bar.disable = bar.disable or not is_main
             if is_main:
                 for remark in photos.remarks:
-                    messages.print(f"warning: {remark}", style="yellow")
-                messages.print(
+                    _say(f"warning: {remark}", "yellow")
+                count = training.accelerator.num_processes
+                _say(
                     f"{len(photos.training):,} photos of {len(photos.classes)} classes to train "
                     f"with, {len(photos.validation):,} to validate with"
+                    + (f", in {count} processes" if count > 1 else "")
                 )
-            task = bar.add_task("training")
-
-            def show(progress: Progress) -> None:
-                title = f"epoch {progress.epoch} of {options.epochs}, loss {progress.loss:.3f}"
-                bar.update(task, description=title, completed=progress.done, total=progress.total)
-
-            is_at_end = training.run(should_stop, show)
+            is_at_end = training.run(should_stop, _Show(bar, options.epochs))
     if not is_at_end:
         if is_main:
-            messages.print("stopped with a checkpoint: the same command goes on")
+            _say("stopped with a checkpoint: the same command goes on")
         sys.exit(INTERRUPTED)
     if is_main:
         best = folder.rows[training.position.best]

@@ -48,9 +48,10 @@ class FloatModel:
 
     @property
     def name(self) -> str:
-        """Name to call results by: its catalog entry's or file's, or the size that this states."""
+        """Name to call results by: its entry's, the size that a file states, or the file's."""
         spec = self.model.file.spec
-        return self.size if _SIZE.search(spec.name) else spec.size
+        is_file = spec.size == spec.name
+        return self.size if is_file and _SIZE.search(spec.name) else spec.size
 
 
 def find_float_model(text: str, request: ModelRequest) -> ModelRequest:

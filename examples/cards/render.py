@@ -236,11 +236,11 @@ def _write(
     for index in indices:
         number, class_index = divmod(index, len(CLASSES))
         scene = compose(class_index, seed, split, size, difficulty, number)
-        _replace(_file(out, index), scene.data)
+        write_file(_file(out, index), scene.data)
     return len(indices)
 
 
-def _replace(path: Path, data: bytes) -> None:
+def write_file(path: Path, data: bytes) -> None:
     """Write a file so that it appears whole or not at all."""
     # The name is no image's: what a killed run leaves behind is not taken for one.
     beside = path.with_name(f".{path.stem}.{os.getpid()}.part")
@@ -265,7 +265,7 @@ def _claim(out: Path, settings: dict[str, object]) -> None:
     if out.exists() and any(out.iterdir()):
         raise RenderError(f"{out} is not empty and holds no card images; give a new folder")
     out.mkdir(parents=True, exist_ok=True)
-    _replace(note, (json.dumps(settings) + "\n").encode())
+    write_file(note, (json.dumps(settings) + "\n").encode())
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -299,8 +299,9 @@ def main(arguments: list[str] | None = None) -> int:
     began = time.monotonic()
 
     def show(done: int, missing: int) -> None:
-        rate = done / max(time.monotonic() - began, 1e-3)
-        print(f"\r{done} of {missing} images, {rate:.0f} a second", end="", file=sys.stderr)
+        if sys.stderr.isatty() or done == missing:
+            rate = done / max(time.monotonic() - began, 1e-3)
+            print(f"\r{done} of {missing} images, {rate:.0f} a second", end="", file=sys.stderr)
 
     cv2.setNumThreads(1)  # images are small: more threads only get in each other's way
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the workers too

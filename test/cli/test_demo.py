@@ -13,6 +13,8 @@ from uuid import uuid4
 import pytest
 from tiny_models import projection
 
+from efv2_ros.models.efficientformerv2.builder import seeded_state, write
+
 pytest.importorskip("rclpy")
 
 pytestmark = pytest.mark.e2e
@@ -23,23 +25,56 @@ def efv2(*arguments):
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
-def test_the_demo_shows_every_result_and_the_latencies(photos):
-    done = efv2("demo", "--offline", "--frames", 4, "--rate", 50)
+def test_offline_the_demo_names_50_cards(tmp_path):
+    done = efv2("demo", "--offline", "--rate", 50)
     assert done.returncode == 0, done.stderr
     shown = done.stdout
-    assert [shown.count(photo.name) for photo in photos] == [2, 1, 1]
-    assert len(re.findall(r"\d\.\d% ", shown)) == 4 * 5
+    rows = re.findall(r"^ +(\d+) +\d+\.\d ms +\d+\.\d% (.+?) {2,}(right|wrong)", shown, re.M)
+    assert [int(number) for number, _, _ in rows] == [*range(1, 51)]
+    right = sum(mark == "right" for _, _, mark in rows)
+    assert right >= 45
+    assert len({name for _, name, mark in rows if mark == "right"}) == right
+    assert f"{right} of 50 cards have their right name" in shown
     for stage in ("wait", "convert", "infer", "postprocess", "publish", "end to end"):
         assert re.search(rf"{stage} +│ +\d+\.\d\d", shown)
-    assert "4 images received, 4 classified, 0 dropped" in shown
-    assert shown.count("(untrained)") >= 4 * 5
-    assert "The network is untrained" in shown
+    assert "50 images received, 50 classified, 0 dropped" in shown
+    said = " ".join(done.stderr.split())
+    assert "efficientformerv2_s0" in said
+    assert "The package's own network looks at the images instead" in said
+    assert "untrained" not in shown + said
 
 
-def test_the_demo_of_a_model_says_nothing_of_untrained(tmp_path):
+def test_offline_the_demo_says_which_network_saw_photos_and_why(photos):
+    done = efv2("demo", "--offline", "--frames", 4, "--rate", 50, *photos)
+    assert done.returncode == 0, done.stderr
+    assert [done.stdout.count(photo.name) for photo in photos] == [2, 1, 1]
+    assert len(re.findall(r"\d\.\d% ", done.stdout)) == 4 * 5
+    assert "efficientformerv2_s0_cards on onnx" in done.stdout
+    assert "cards have their right name" not in done.stdout
+    said = " ".join(done.stderr.split())
+    assert "no .onnx of efficientformerv2_s0" in said or "efficientformerv2_s0" in said
+    assert "knows nothing else" in said
+
+
+def test_a_model_that_was_fetched_is_shown_with_photos(tmp_path, monkeypatch, photos):
+    write(tmp_path / "efficientformerv2_s0_deploy.onnx", seeded_state("s0"))
+    monkeypatch.setenv("EFV2_MODEL_DIR", str(tmp_path))
+    done = efv2("demo", "--offline", "--frames", 3, "--rate", 50)
+    assert done.returncode == 0, done.stderr
+    assert [done.stdout.count(photo.name) for photo in photos] == [1, 1, 1]
+    assert "package's own network" not in done.stderr
+
+
+def test_a_size_that_was_asked_for_is_not_exchanged():
+    done = efv2("demo", "--offline", "--size", "s1")
+    assert done.returncode == 1
+    assert "efficientformerv2_s1" in done.stderr
+
+
+def test_the_demo_of_a_model_file_shows_photos(tmp_path):
     done = efv2("demo", "--model", projection(tmp_path / "m.onnx"), "--frames", 2)
     assert done.returncode == 0, done.stderr
-    assert "untrained" not in done.stdout
+    assert "cat.jpg" in done.stdout
 
 
 def test_the_demo_of_a_model_that_is_not_there_fails_with_the_reason(tmp_path):

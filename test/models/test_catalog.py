@@ -53,8 +53,9 @@ def load(tmp_path):
 
 def test_every_size_is_there_by_size_and_name():
     catalog = Catalog.load()
-    assert [spec.size for spec in catalog] == ["s0", "s1", "s2"]
-    for spec in catalog:
+    *zoos, cards = catalog
+    assert [spec.size for spec in zoos] == ["s0", "s1", "s2"]
+    for spec in zoos:
         assert catalog[spec.size] is catalog[spec.name] is spec
         assert spec.name == f"efficientformerv2_{spec.size}"
         assert (spec.height, spec.width, spec.classes) == (224, 224, 1000)
@@ -68,6 +69,11 @@ def test_every_size_is_there_by_size_and_name():
             "onnx": ModelFileSource(zoo + exported, exported),
         }
         assert spec.published["throughput_fps"] > 100
+    assert catalog["cards"] is catalog["efficientformerv2_s0_cards"] is cards
+    assert (cards.height, cards.width, cards.classes) == (224, 224, 100)
+    assert (cards.mean, cards.scale) == (IMAGENET_MEAN, IMAGENET_SCALE)
+    assert (cards.nv12_range, cards.crop_pct) == ("full", 0.95)
+    assert cards.files["bin"].url is None
 
 
 def test_the_statistics_are_imagenets():
@@ -111,7 +117,7 @@ def test_a_new_model_is_added(load, tmp_path):
             )
         }
     )
-    assert [spec.size for spec in catalog] == ["s0", "s1", "s2", "flowers"]
+    assert [spec.size for spec in catalog] == ["s0", "s1", "s2", "cards", "flowers"]
     spec = catalog["flowers"]
     assert (spec.height, spec.width, spec.classes) == (192, 256, 7)
     assert (spec.mean, spec.scale) == ((0.0, 0.0, 0.0), (1.0, 0.5, 1.0))
@@ -134,7 +140,7 @@ def test_an_entry_of_the_same_name_or_size_replaces(load, name):
     catalog = load({name: minimal(size="s0")})
     assert catalog["s0"].name == name
     assert catalog["s0"].classes == 7
-    assert len(catalog) == 3
+    assert len(catalog) == 4
 
 
 def test_the_last_catalog_wins(tmp_path):

@@ -554,7 +554,9 @@ def test_the_status_of_every_file(places, model):
     (places["cache"] / catalog["s0"].files["onnx"].filename).write_bytes(model())
     (places["board"] / catalog["s1"].files["bin"].filename).write_bytes(b"<html>")
     statuses = {(s.spec.size, s.format): s for s in inventory(catalog)}
-    assert len(statuses) == 6
+    assert len(statuses) == 8
+    built = statuses["cards", "onnx"]
+    assert (built.origin, built.locked, built.problem) == ("weights", False, None)
     good = statuses["s0", "onnx"]
     assert (good.origin, good.size, good.locked, good.problem) == (
         "cache",
@@ -566,7 +568,7 @@ def test_the_status_of_every_file(places, model):
     bad = statuses["s1", "bin"]
     assert (bad.origin, bad.sha256) == ("board", None)
     assert "is a web page" in bad.problem
-    for key in statuses.keys() - {("s0", "onnx"), ("s1", "bin")}:
+    for key in statuses.keys() - {("s0", "onnx"), ("s1", "bin"), ("cards", "onnx")}:
         assert (statuses[key].path, statuses[key].problem) == (None, None)
 
 

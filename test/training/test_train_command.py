@@ -228,10 +228,13 @@ def test_weights_of_another_class_count_get_a_new_head(undisturbed, photos, tmp_
 def test_two_processes_do_the_work_of_one(undisturbed, photos, tmp_path):
     expected, _ = undisturbed
     out = tmp_path / "run"
-    launcher = ["accelerate", "launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
+    # With --cpu, the launcher starts one process whatever number it is given.
+    launcher = ["env", "ACCELERATE_USE_CPU=true", "accelerate", "launch", "--multi_gpu",
+                "--num_processes", "2", "--num_machines", "1", "--main_process_port", "0",
                 "--mixed_precision", "no", "--dynamo_backend", "no"]  # fmt: skip
     ended = train(photos, out, launcher=launcher)
     assert ended.returncode == 0, ended.stderr
+    assert "in 2 processes" in " ".join(ended.stderr.split())
     assert ended.stdout.count("top-1") == 1
     assert ended.stderr.count("epoch 1 of 2") == 1
     one, two = metrics(expected), metrics(out)
