@@ -77,14 +77,17 @@ def demo(
         from efv2_ros.client.demo import start
     except ImportError as error:
         raise ros_is_missing(error) from error
+    # Before the model, which may have to be downloaded: they may be the wrong ones.
+    pictures = [read_photo(path) for path in find_photos(photos)] if photos else []
     choice = _choose(model_size, model_path, offline)
     if choice.reason:
         messages.print(choice.reason, style="yellow", soft_wrap=True)
     truth: dict[str, str] = {}
-    if not photos and choice.is_cards:
-        photos, truth = (share_path("photos", "cards"),), _card_names()
-    files = find_photos(photos or [share_path("photos")])
-    pictures = [read_photo(path) for path in files]
+    if not photos:
+        own = share_path("photos")
+        if choice.is_cards:
+            own, truth = own / "cards", _card_names()
+        pictures = [read_photo(path) for path in find_photos([own])]
     count = frames or (len(pictures) if truth else _PHOTO_FRAMES)
     right = 0
     with ExitStack() as stack:

@@ -164,7 +164,9 @@ def test_every_flag_of_the_table_is_offered_somewhere_under_its_default():
             if command == "train":
                 continue  # its --size is that of the network to make, not a name of the catalog
             assert found.name == name, command
-            if each.parse is None and each.default is not False:
+            if (command, name) == ("demo", "model_size"):
+                assert found.default == ""  # it has a second choice where it was not asked
+            elif each.parse is None and each.default is not False:
                 assert found.default == each.default
             if each.limits:
                 assert (found.type.min, found.type.max) == each.limits
