@@ -81,7 +81,8 @@ def _say(text: str, style: str = "") -> None:
 @_option(
     "weights", str,
     "Weights to start from: a safetensors file, a name on the Hugging Face hub, `imagenet`, "
-    "`none`, or `auto`: timm's ImageNet weights where they can be fetched.", metavar="WEIGHTS",
+    "`cards`, `none`, or `auto`: timm's ImageNet weights where they can be fetched, else, for s0, "
+    "this package's network of cards.", metavar="WEIGHTS",
 )  # fmt: skip
 @_option("epochs", click.IntRange(1), "How often all photos are shown.")
 @_option("small_epochs", click.IntRange(0), "How many epochs, the first ones, use small photos.")

@@ -11,8 +11,9 @@ from efv2_ros.models.efficientformerv2.graph import IMAGE_SIDE, Size
 
 Precision = Literal["auto", "bf16", "fp32"]
 
-FROM_SCRATCH, IMAGENET, IF_POSSIBLE = "none", "imagenet", "auto"
-"""Weights that are no file: none at all; timm's, which are downloaded; these where possible."""
+FROM_SCRATCH, IMAGENET, CARDS, IF_POSSIBLE = "none", "imagenet", "cards", "auto"
+"""Weights that are no file: none at all; timm's, which are downloaded; those of the s0 that is in
+the package; the best of these that can be had."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class TrainingOptions:
     Attributes:
         size: Size of the network.
         weights: Weights to start from: a safetensors file, a name on the Hugging Face hub,
-            `imagenet` for timm's of this size, `none`, or `auto`: timm's where they can be had.
+            `imagenet` for timm's of this size, `cards` for the s0 that is in the package, `none`,
+            or `auto`: the first of these that can be had.
         epochs: Number of times that all photos are shown.
         small_epochs: Number of these, the first ones, in which photos are shown at `small_side`.
         small_side: Side of these photos in pixels, a multiple of 32 and at most 224.

@@ -1,4 +1,4 @@
-"""Weights to start from: a file, or one on the Hugging Face hub, which is downloaded and kept."""
+"""Weights to start from: a file, one on the Hugging Face hub, which is kept, or the package's."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from efv2_ros.models.catalog import Catalog
 from efv2_ros.models.download import DownloadProgress, DownloadStoppedError, download
 from efv2_ros.models.efficientformerv2.builder import load_state
 from efv2_ros.models.efficientformerv2.graph import Size
@@ -13,11 +14,13 @@ from efv2_ros.models.inputs import expand_user
 from efv2_ros.models.modelfile import ModelError
 from efv2_ros.resources import cache_dir
 from efv2_ros.training.errors import TrainingError
-from efv2_ros.training.options import FROM_SCRATCH, IF_POSSIBLE, IMAGENET
+from efv2_ros.training.options import CARDS, FROM_SCRATCH, IF_POSSIBLE, IMAGENET
 
 _REPOSITORY = "timm/efficientformerv2_{size}.snap_dist_in1k"
 _FILE = "model.safetensors"
 _HUB = "https://huggingface.co"
+_FROM_CARDS = "starting from this package's network of 100 cards"
+_FROM_SCRATCH = "starting from random weights"
 _ATTEMPTS = 2  # without a network, `auto` should begin soon
 
 
@@ -34,8 +37,9 @@ def find_weights(
 
     Args:
         weights: A safetensors file; a repository on the hub, such as
-            `timm/efficientformerv2_s0.snap_dist_in1k`; `imagenet` for this one of `size`; `auto`
-            for `imagenet` where it can be had; `none`.
+            `timm/efficientformerv2_s0.snap_dist_in1k`; `imagenet` for this one of `size`; `cards`
+            for the s0 that is in the package; `none`; or `auto` for the first of `imagenet`,
+            `cards` and `none` that can be had.
         size: Size of the network.
         on_progress: See `download`.
         should_stop: See `download`.
@@ -48,7 +52,9 @@ def find_weights(
         DownloadStoppedError: `should_stop` returned True.
     """
     if weights == FROM_SCRATCH:
-        return None, "starting from random weights"
+        return None, _FROM_SCRATCH
+    if weights == CARDS:
+        return _packaged(), _FROM_CARDS
     path = expand_user(weights)
     if path.is_file():
         return path, f"starting from {path}"
@@ -69,11 +75,19 @@ def find_weights(
         raise
     except ModelError as error:
         if weights == IF_POSSIBLE:
-            return None, f"starting from random weights, since {repository} cannot be had: {error}"
+            path, said = (_packaged(), _FROM_CARDS) if size == "s0" else (None, _FROM_SCRATCH)
+            return path, f"{said}, since {repository} cannot be had: {error}"
         raise TrainingError(
             f"the weights {repository} cannot be had ({error}): give a file, or `--weights none` "
             "to train from scratch"
         ) from error
+
+
+def _packaged() -> Path:
+    """The weights of the network that is in the package."""
+    path = Catalog.load()[CARDS].weights
+    assert path is not None
+    return path
 
 
 def _fetch(

@@ -65,10 +65,18 @@ def test_weights_of_another_size_are_refused(hub):
         find_weights("imagenet", "s1")
 
 
-def test_without_the_hub_auto_begins_from_scratch(no_hub):
+def test_without_the_hub_auto_begins_from_the_cards(no_hub):
     path, said = find_weights("auto", "s0")
+    assert (path, said.split(", since ")[0]) == find_weights("cards", "s0")
+    assert path.name == "efficientformerv2_s0_cards.safetensors"
+    assert path.is_file()
+    assert f", since {REPOSITORY} cannot be had: " in said
+
+
+def test_without_the_hub_auto_begins_another_size_from_scratch(no_hub):
+    path, said = find_weights("auto", "s1")
     assert path is None
-    assert said.startswith(f"starting from random weights, since {REPOSITORY} cannot be had: ")
+    assert said.startswith("starting from random weights, since timm/efficientformerv2_s1.")
 
 
 def test_without_the_hub_what_was_asked_for_is_an_error(no_hub):
