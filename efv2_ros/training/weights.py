@@ -75,8 +75,8 @@ def find_weights(
         raise
     except ModelError as error:
         if weights == IF_POSSIBLE:
-            path, said = (_packaged(), _FROM_CARDS) if size == "s0" else (None, _FROM_SCRATCH)
-            return path, f"{said}, since {repository} cannot be had: {error}"
+            found, said = (_packaged(), _FROM_CARDS) if size == "s0" else (None, _FROM_SCRATCH)
+            return found, f"{said}, since {repository} cannot be had: {error}"
         raise TrainingError(
             f"the weights {repository} cannot be had ({error}): give a file, or `--weights none` "
             "to train from scratch"
