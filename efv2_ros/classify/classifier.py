@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from efv2_ros.classify.model import Model
 from efv2_ros.classify.options import ViewOptions
 from efv2_ros.classify.postprocess import Prediction, TopK
+from efv2_ros.classify.smoothing import smoother
 from efv2_ros.runtimes.base import Slot
 from efv2_ros.vision.frame import Frame
 from efv2_ros.vision.nv12 import Nv12Converter
@@ -77,12 +78,14 @@ class Prepared(NamedTuple):
     Attributes:
         lease: Gives the slot back.
         slot: Where the image is.
+        stamp_ns: Stamp of the image in nanoseconds.
         convert: Seconds that the conversion took.
         commit: Seconds that making it ready for the model took.
     """
 
     lease: ExitStack
     slot: Slot
+    stamp_ns: int
     convert: float
     commit: float
 
@@ -92,11 +95,13 @@ class Inferred(NamedTuple):
 
     Attributes:
         logits: float32 of shape (classes,).
+        stamp_ns: Stamp of the image in nanoseconds.
         convert: Seconds that the conversion took.
         infer: Seconds that the model took, from making the image ready for it.
     """
 
     logits: NDArray[np.float32]
+    stamp_ns: int
     convert: float
     infer: float
 
@@ -129,7 +134,8 @@ class Classifier:
 
     Threads may share a classifier, at most `ModelRequest.slots` of them at once. `classify` does
     the whole work; `prepare`, `work` and `finish` are its three stages, which a `Pipeline` runs
-    side by side: it converts the next frame while the model runs.
+    side by side: it converts the next frame while the model runs. With `smoothing`, `finish` must
+    be called by one thread at a time, in the order of the frames, as a `Pipeline` does.
 
     Args:
         model: The model; it stays the caller's to close.
@@ -139,6 +145,7 @@ class Classifier:
     def __init__(self, model: Model, options: ViewOptions | None = None) -> None:
         self.model = model
         self.options = options or ViewOptions()
+        self._smoother = smoother(self.options.smoothing, self.options.smoothing_time)
         self._converters: queue.SimpleQueue[Nv12Converter] = queue.SimpleQueue()
         self._top_ks: queue.SimpleQueue[TopK] = queue.SimpleQueue()
         for _ in range(model.runtime.slots):
@@ -177,7 +184,8 @@ class Classifier:
                 self._converters.put(own)
             slot.commit()
             commit = time.perf_counter() - converted
-            return Prepared(lease.pop_all(), slot, converted - start, commit)
+            stamp_ns = frame.header.nanoseconds
+            return Prepared(lease.pop_all(), slot, stamp_ns, converted - start, commit)
 
     def discard(self, prepared: Prepared) -> None:
         """Free the slot of a frame that will not be classified."""
@@ -193,14 +201,17 @@ class Classifier:
             start = time.perf_counter()
             logits = prepared.slot.infer()
             infer = time.perf_counter() - start
-        return Inferred(logits, prepared.convert, prepared.commit + infer)
+        return Inferred(logits, prepared.stamp_ns, prepared.convert, prepared.commit + infer)
 
     def finish(self, inferred: Inferred) -> Classified:
-        """Pick the best classes."""
+        """Pick the best classes, of this frame and the ones before if `smoothing` says so."""
         top_k = self._top_ks.get()
         try:
             start = time.perf_counter()
-            prediction = top_k(inferred.logits)
+            logits = inferred.logits
+            if self._smoother is not None:
+                logits = self._smoother(logits, inferred.stamp_ns)
+            prediction = top_k(logits)
             postprocess = time.perf_counter() - start
         finally:
             self._top_ks.put(top_k)

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from efv2_ros.classify.option_table import Change, option, options_of
+from efv2_ros.classify.smoothing import SMOOTHINGS, Smoothing
 from efv2_ros.runtimes.base import (
     RUNTIMES,
     ModelFormat,
@@ -244,6 +245,22 @@ class ViewOptions:
         "Minimum score of a result; results below are left out",
         limits=(0.0, 1.0),
         flag="--threshold",
+    )
+    smoothing: Smoothing = option(
+        "off",
+        "What the results of a stream are made of, against a best class that flickers. off: of "
+        "one image each; ema: of the average score over time; vote: of the best class of each "
+        "image of the last {smoothing_time} seconds, and scores are shares of the votes",
+        choices=SMOOTHINGS,
+        flag="--smoothing",
+    )
+    smoothing_time: float = option(
+        0.5,
+        "Time constant of the average, or length of the vote, by the stamps of the images. A gap "
+        "of five times as long, or a stamp that is not later than the last, begins anew",
+        limits=(0.01, 60.0),
+        unit="s",
+        flag="--smoothing-time",
     )
 
 

@@ -84,6 +84,8 @@ _LISTED = 10
     help="Write the comparison as JUnit XML.",
 )
 @table_option("input_range")
+@table_option("smoothing")
+@table_option("smoothing_time")
 @click.option(
     "--frame-id",
     default="camera",
@@ -104,6 +106,8 @@ def replay(
     tolerance: float,
     junit: Path | None,
     input_range: Any,
+    smoothing: Any,
+    smoothing_time: float,
     frame_id: str,
     slots: int,
     **options: Any,
@@ -127,7 +131,10 @@ def replay(
             check_writable(path)
     expected = read_jsonl(golden) if golden and not update_golden else None
     request = replace(split_request(options), slots=slots)
-    view = replace(split_view(options), input_range=input_range)
+    view = replace(
+        split_view(options), input_range=input_range, smoothing=smoothing,
+        smoothing_time=smoothing_time,
+    )  # fmt: skip
     run, problems, is_interrupted = _run(bag, topic, request, view, frame_id)
 
     if out:

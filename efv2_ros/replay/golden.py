@@ -186,9 +186,9 @@ def _result(frame: FrameResult, run: Run, rank: int) -> str:
 
 def _notes(golden: Run, run: Run) -> Iterator[str]:
     before, now = _circumstances(golden), _circumstances(run)
-    for name in dict.fromkeys([*before, *now]):
-        if before.get(name) != now.get(name):
-            yield f"{name} is {now.get(name)}, and was {before.get(name)} in the golden run"
+    for name in before:  # an older golden run lacks newer settings
+        if before[name] != now.get(name):
+            yield f"{name} is {now.get(name)}, and was {before[name]} in the golden run"
 
 
 def _circumstances(run: Run) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from efv2_ros.classify.classifier import Classifier
 from efv2_ros.classify.engine import Engine
 from efv2_ros.classify.model import Model, check_request, find_model, load_model
 from efv2_ros.classify.options import ModelRequest, ViewOptions
+from efv2_ros.classify.postprocess import TopK
+from efv2_ros.classify.smoothing import smoother
 from efv2_ros.errors import Efv2Error
 from efv2_ros.models.catalog import Catalog, CatalogError
 from efv2_ros.models.download import DownloadStoppedError
@@ -53,6 +55,28 @@ def test_a_prediction_is_softmax_of_the_runtime_on_the_converted_frame(tmp_path)
     )
     assert list(result.prediction.scores) == sorted(result.prediction.scores, reverse=True)
     assert min(result.convert, result.infer, result.postprocess) > 0
+
+
+@pytest.mark.parametrize("smoothing", ["ema", "vote"])
+def test_smoothing_makes_a_result_of_the_images_so_far(tmp_path, smoothing):
+    model = load_model(request(projection(tmp_path / "m.onnx")))
+    options = ViewOptions(top_k=1000, smoothing=smoothing, smoothing_time=1.0)
+    classifier, plain = Classifier(model, options), Classifier(model, ViewOptions(top_k=1000))
+    frames = [
+        dataclasses.replace(picture(seed), header=Header(10, seed * 100_000_000))
+        for seed in range(4)
+    ]
+    smooth = smoother(smoothing, 1.0)
+    for frame in frames:
+        logits = model.runtime.infer(Nv12Converter().convert(frame))
+        expected = TopK(1000, 1000)(smooth(logits, frame.header.nanoseconds))
+        assert classifier.classify(frame).prediction == expected
+    assert expected != plain.classify(frames[-1]).prediction
+    photo = dataclasses.replace(frames[0], header=Header())  # photos have no stamp
+    for _ in range(2):
+        scores = classifier.classify(photo).prediction.scores
+    if smoothing == "ema":
+        np.testing.assert_allclose(scores, plain.classify(photo).prediction.scores, rtol=1e-4)
 
 
 def test_a_model_of_another_size_with_own_mean_scale_and_labels(tmp_path):

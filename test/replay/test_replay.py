@@ -18,7 +18,7 @@ from efv2_ros.bags.bag import Bag
 from efv2_ros.bags.errors import BagError
 from efv2_ros.classify.classifier import Classifier
 from efv2_ros.classify.model import load_model
-from efv2_ros.classify.options import NODE, ModelRequest
+from efv2_ros.classify.options import NODE, ModelRequest, ViewOptions
 from efv2_ros.classify.postprocess import Prediction
 from efv2_ros.cli.main import main
 from efv2_ros.files import FileWriteError
@@ -81,6 +81,17 @@ def test_every_image_is_classified_as_it_would_be_alone(tmp_path, classifier, sl
         assert all(each >= 0 for each in frame.milliseconds.values())
     assert len({frame.prediction.class_ids for frame in run.frames}) > 20
     assert set(run.stages()) == set(run.frames[0].milliseconds)
+
+
+@pytest.mark.parametrize("slots", [1, 4])
+def test_smoothing_takes_the_images_in_their_order(tmp_path, classifier, slots):
+    options = ViewOptions(smoothing="ema", smoothing_time=1.0)
+    run, _ = replay(make(tmp_path / "bag", 40), Classifier(classifier.model, options), slots=slots)
+    one_by_one = Classifier(classifier.model, options)
+    for number, frame in enumerate(run.frames):
+        image_alone = replace(Frame.from_bgr(picture(number)), header=frame.header)
+        assert frame.prediction == one_by_one.classify(image_alone).prediction
+    assert run.info["view"]["smoothing"] == "ema"
 
 
 def test_images_come_out_in_the_order_of_their_stamps(tmp_path, classifier):
@@ -815,10 +826,11 @@ def test_view_options_reach_the_classifier(tmp_path, efv2):
     make(tmp_path / "bag", 3)
     efv2("bag", "--jsonl", "a.jsonl", "--top-k", 2, "--fit", "letterbox", "--threshold", "0.01",
          "--roi", "2,2,20,20", "--no-antialias", "--input-range", "full",
-         "--max-pixels", 1234)  # fmt: skip
+         "--max-pixels", 1234, "--smoothing", "vote", "--smoothing-time", 2)  # fmt: skip
     run = read_jsonl(tmp_path / "a.jsonl")
     assert run.info["view"] == {
         "fit": "letterbox", "roi": [2, 2, 20, 20], "input_range": "full", "antialias": False,
         "max_pixels": 1234, "top_k": 2, "score_threshold": 0.01,
+        "smoothing": "vote", "smoothing_time": 2.0,
     }  # fmt: skip
     assert {len(frame.prediction.scores) for frame in run.frames} <= {0, 1, 2}
