@@ -122,4 +122,4 @@ def test_generated_interfaces_are_invisible_to_colcon(environment):
     result = run("colcon", "list", "--base-paths", SCRIPTS)
     assert result.stdout == ""
     names = [package.name for package in environment.interface_packages()]
-    assert names == ["hbm_img_msgs", "vision_msgs"]
+    assert names == ["ai_msgs", "foxglove_msgs", "hbm_img_msgs", "vision_msgs"]
