@@ -16,7 +16,7 @@ from launch_ros.parameter_descriptions import ParameterValue
 from efv2_ros.classify.option_table import Option, quoted
 from efv2_ros.classify.options import NODE_NAME
 from efv2_ros.node.fastdds import annotated_profile, image_profile
-from efv2_ros.node.options import PARAMETERS
+from efv2_ros.node.options import PARAMETERS, image_topics
 
 _BOOLS = {
     **dict.fromkeys(("true", "yes", "on", "y", "1"), True),
@@ -114,12 +114,13 @@ def classifier(
     Args:
         argument: The launch's arguments; those of `node_arguments` are used.
         parameters: Parameters that override params_file.
-        image_topic: Topic of the images.
+        image_topic: Topic of the images; see `image_topics` where there are several cameras.
         defaults: Parameters that params_file overrides.
         **options: Further arguments of `launch_ros.actions.Node`.
 
     Raises:
         RuntimeError: There is no params_file.
+        ValueError: Several cameras would share a topic.
     """
     files = [str(Path(argument["params_file"]).expanduser())] if argument["params_file"] else []
     for file in files:
@@ -135,7 +136,7 @@ def classifier(
         namespace=argument["namespace"],
         name=argument["node_name"],
         parameters=[*files, *as_parameters(parameters)],
-        remappings=[("image", image_topic)],
+        remappings=list(image_topics(image_topic, parameters.get("cameras", "")).items()),
         ros_arguments=arguments,
         additional_env=annotated_profile(os.environ),
         output="screen",

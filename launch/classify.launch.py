@@ -45,6 +45,7 @@ def generate_launch_description() -> LaunchDescription:
             *source_arguments(),
             *launching.node_arguments(),
             *process_arguments(),
+            *page_arguments(),
             *launching.parameter_arguments(),
         ],
         start,
@@ -55,7 +56,10 @@ def source_arguments() -> list[DeclareLaunchArgument]:
     """Declare the arguments about the images and the camera."""
     return [
         DeclareLaunchArgument(
-            "image_topic", default_value="image", description="Topic of the images"
+            "image_topic",
+            default_value="image",
+            description="Topic of the images. With cameras: what each has below its own name, or "
+            "a name with {camera} in it",
         ),
         DeclareLaunchArgument(
             "camera",
@@ -104,13 +108,27 @@ def process_arguments() -> list[DeclareLaunchArgument]:
     ]
 
 
+def page_arguments() -> list[DeclareLaunchArgument]:
+    """Declare the arguments about the page in the browser."""
+    return [
+        DeclareLaunchArgument(
+            "web",
+            default_value="false",
+            description="true or false: show the classifier in a browser; see efv2 web --help",
+        ),
+        DeclareLaunchArgument("web_port", default_value="8000", description="Port of the page"),
+    ]
+
+
 def start(context: LaunchContext, given: set[str]) -> list[LaunchDescriptionEntity]:
-    """Start the classifier and its camera."""
+    """Start the classifier, its camera and its page."""
     argument = context.launch_configurations
     parameters = launching.overrides(argument, given)
     for name in given & {"use_sim_time"}:
         parameters[name] = launching.typed(name, argument[name], bool)
     camera, transport = start_camera(argument)
+    if camera and parameters.get("cameras"):
+        raise RuntimeError("camera starts one camera: start those of cameras by themselves")
     if transport and parameters.setdefault("transport", transport) != transport:
         raise RuntimeError(
             f"camera:={argument['camera']} publishes {transport} images here: leave transport out "
@@ -125,7 +143,18 @@ def start(context: LaunchContext, given: set[str]) -> list[LaunchDescriptionEnti
         respawn=launching.typed("respawn", argument["respawn"], bool),
         respawn_delay=2.0,
     )
-    return [*launching.image_variables(), classifier, *camera]
+    # The page first: it publishes no images and needs no room for them.
+    return [*start_page(argument), *launching.image_variables(), classifier, *camera]
+
+
+def start_page(argument: Mapping[str, str]) -> list[LaunchDescriptionEntity]:
+    """Start the page in the browser, if it is wanted."""
+    if not launching.typed("web", argument["web"], bool):
+        return []
+    port = launching.typed("web_port", argument["web_port"], int)
+    name = "/".join(["", *argument["namespace"].strip("/").split("/"), argument["node_name"]])
+    arguments = ["--classifier", name.replace("//", "/"), "--port", str(port)]
+    return [Node(package="efv2_ros", executable="web", arguments=arguments, output="screen")]
 
 
 def start_camera(argument: Mapping[str, str]) -> tuple[list[LaunchDescriptionEntity], str]:

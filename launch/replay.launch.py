@@ -77,6 +77,8 @@ def start(context: LaunchContext, given: set[str]) -> list[LaunchDescriptionEnti
     with Bag(path) as bag:
         images = bag.image_topic(argument["topic"])
     parameters = launching.overrides(argument, given)
+    if parameters.get("cameras"):
+        raise RuntimeError("the images of a bag are those of one camera: leave cameras out")
     if parameters.setdefault("transport", images.transport) != images.transport:
         raise RuntimeError(
             f"{images.name} carries {images.type_name}: leave transport out, or set it to "

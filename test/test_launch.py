@@ -3,10 +3,12 @@
 import os
 import re
 import signal
+import socket
 import stat
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import cv2
@@ -222,6 +224,20 @@ def test_photos_are_classified_with_the_parameters_given(ros, environment, tmp_p
 
 
 @pytest.mark.e2e
+def test_the_page_is_started_beside_the_classifier(environment):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    arguments = ["web:=true", f"web_port:={port}", "namespace:=front", "node_name:=eye"]
+    with Launch(environment, *arguments, "allow_download:=false") as launch:
+        launch.wait_for(f"the page is at http://127.0.0.1:{port}/")
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=SOON) as page:
+            assert b"efv2_ros" in page.read()
+        commands = [each.read_bytes() for each in Path("/proc").glob("[0-9]*/cmdline")]
+        assert [each for each in commands if b"\0--classifier\0/front/eye\0" in each]
+    assert "Traceback" not in launch.output.read_text()
+
+
+@pytest.mark.e2e
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -237,6 +253,9 @@ def test_photos_are_classified_with_the_parameters_given(ros, environment, tmp_p
         (["params_file:=/nowhere.yaml"], "there is no params_file /nowhere.yaml"),
         (["camera:=video"], "camera:=video needs path:="),
         (["camera:=video", "path:=/a.avi", "transport:=compressed"], "leave transport out"),
+        (["cameras:=a,a"], "'a' comes twice"),
+        (["cameras:=a,b", "image_topic:=/image"], "is the topic of one camera"),
+        (["cameras:=a,b", "camera:=images"], "start those of cameras by themselves"),
         (["camera:=usb"], "needs one of hobot_usb_cam, usb_cam, v4l2_camera"),
         (["camera:=mipi"], "needs the package mipi_cam"),
     ],

@@ -6,7 +6,7 @@ command-line option and the tables of the documents are generated from it or tes
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from typing import Any, TypeVar, cast
@@ -46,6 +46,7 @@ class Option:
             ValueError. An empty text is None.
         flag: Name on the command line; empty if no command offers the option.
         metavar: Name of the value in the command line's help; None for click's own.
+        is_list: Whether a list of texts may stand for a text with commas.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Option:
     parse: Callable[[str], Any] | None = None
     flag: str = ""
     metavar: str | None = None
+    is_list: bool = False
 
     @property
     def kind(self) -> type[Value]:
@@ -96,6 +98,12 @@ class Option:
                 f"{self.name} is of type {self.kind.__name__}, {quoted(value)} is not"
             )
 
+    def plain(self, value: Any) -> Any:
+        """Return a value as it is, or the text that a list of texts stands for."""
+        if self.is_list and not isinstance(value, (str, bytes)) and isinstance(value, Sequence):
+            return ",".join(map(str, value))
+        return value
+
     def attribute(self, value: Value) -> Any:
         """Check a parameter's value and convert it to the Python attribute's.
 
@@ -132,6 +140,7 @@ def option(
     parse: Callable[[str], T] | None = None,
     flag: str = "",
     metavar: str | None = None,
+    is_list: bool = False,
     compare: bool = True,
 ) -> T:
     """Declare an option as a dataclass field; `options_of` gives the `Option`.
@@ -146,6 +155,7 @@ def option(
         parse: See `Option`.
         flag: See `Option`.
         metavar: See `Option`.
+        is_list: See `Option`.
         compare: Whether two objects that differ in this field are unequal.
     """
     declared = Option(
@@ -159,6 +169,7 @@ def option(
         parse,
         flag,
         metavar,
+        is_list,
     )
     return field(default=default, compare=compare, metadata={_KEY: declared})
 

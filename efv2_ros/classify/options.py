@@ -26,6 +26,9 @@ NODE_NAME = "efv2_classifier"
 NODE = f"/{NODE_NAME}"
 """Full name of the node, unless it is given another name or a namespace."""
 
+ONLY_CAMERA = ""
+"""Name of a node's camera if it is the only one."""
+
 Rgb = tuple[float, float, float]
 """A number for each of R, G and B."""
 

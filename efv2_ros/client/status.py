@@ -9,7 +9,7 @@ from typing import NamedTuple
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 
 from efv2_ros.classify.latency import DROPPED_KEY, END_TO_END, STAGES, Percentiles
-from efv2_ros.node.diagnostics import latency_key
+from efv2_ros.node.diagnostics import FAILED_KEY, latency_key
 
 
 class Counts(NamedTuple):
@@ -19,11 +19,13 @@ class Counts(NamedTuple):
         received: Images that arrived.
         classified: Images with a result.
         drops: Images without a result, by cause.
+        failures: Images with a result, without what goes with it on another topic, by the topic.
     """
 
     received: int = 0
     classified: int = 0
     drops: Mapping[str, int] = {}
+    failures: Mapping[str, int] = {}
 
     @property
     def dropped(self) -> int:
@@ -41,6 +43,7 @@ class Counts(NamedTuple):
             self.received - earlier.received,
             self.classified - earlier.classified,
             dict(Counter(self.drops) - Counter(earlier.drops)),
+            dict(Counter(self.failures) - Counter(earlier.failures)),
         )
 
 
@@ -120,14 +123,19 @@ def counts_of(stream: DiagnosticStatus) -> Counts:
         return Counts(
             int(reported["frames received"]),
             int(reported["frames classified"]),
-            {
-                key.removeprefix(DROPPED_KEY): int(value)
-                for key, value in reported.items()
-                if key.startswith(DROPPED_KEY)
-            },
+            _numbers(reported, DROPPED_KEY),
+            _numbers(reported, FAILED_KEY),
         )
     except KeyError as error:
         raise ValueError(f"the status {stream.name} has no {error}") from error
+
+
+def _numbers(reported: Mapping[str, str], prefix: str) -> dict[str, int]:
+    return {
+        key.removeprefix(prefix): int(value)
+        for key, value in reported.items()
+        if key.startswith(prefix)
+    }
 
 
 def stage_latencies(stream: DiagnosticStatus) -> dict[str, Percentiles]:

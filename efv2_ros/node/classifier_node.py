@@ -2,12 +2,12 @@
 
 This module connects the parts, in the order of the class's sections:
 
-- Lifecycle: transitions create and free an `Engine`, which has the model, `ResultPublishers` and
-  an `ImageSubscription`.
-- The way of a frame: subscription, engine, `Delivery`, which publishes its result or counts it as
-  dropped in `Statistics`.
+- Lifecycle: transitions create and free an `Engine`, which has the model, and what each `Camera`
+  needs. There is one, unless the parameter `cameras` names several.
+- The way of a frame: a camera's subscription, the engine, and the same camera, which publishes its
+  result or counts it as dropped.
 - Enabling and disabling: the service `~/set_enabled`.
-- Parameters that change while running: the engine exchanges its model or options.
+- Parameters that change while running: the engine exchanges its model, options or cameras.
 - Diagnostics: status tasks, published by a timer.
 
 ROS's callbacks run in the executor's thread, one at a time. The engine delivers results in a
@@ -18,10 +18,9 @@ the ROS context down; whatever waits here polls `context.ok()`.
 from __future__ import annotations
 
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import cv2
@@ -34,70 +33,51 @@ from rclpy.parameter import Parameter
 from rclpy.timer import Timer
 from std_srvs.srv import SetBool
 
-from efv2_ros.classify.classifier import Classifier
-from efv2_ros.classify.engine import Engine
+from efv2_ros.classify.classifier import Classified
+from efv2_ros.classify.engine import CameraFrame, Engine
 from efv2_ros.classify.failures import explained
 from efv2_ros.classify.model import Model
 from efv2_ros.classify.options import NODE_NAME
-from efv2_ros.node.delivery import Delivery
-from efv2_ros.node.diagnostics import (
-    BoardStatus,
-    ModelStatus,
-    StatusTask,
-    StreamStatus,
-    diagnostic_array,
-)
+from efv2_ros.node.camera import Camera
+from efv2_ros.node.diagnostics import BoardStatus, ModelStatus, diagnostic_array
 from efv2_ros.node.download_log import DownloadLog
 from efv2_ros.node.malloc import keep_memory, return_memory
 from efv2_ros.node.options import Settings
 from efv2_ros.node.parameter_changes import ParameterChanges
-from efv2_ros.node.publishers import ResultPublishers
+from efv2_ros.node.publishers import ModelPublishers
+from efv2_ros.node.repeating import repeating
 from efv2_ros.node.running import run
-from efv2_ros.node.stamps import StampOrder
-from efv2_ros.node.statistics import Statistics
-from efv2_ros.node.subscription import ImageSubscription
 from efv2_ros.node.transports import TRANSPORTS
 from efv2_ros.runtimes import board
 from efv2_ros.runtimes.base import DeviceLostError
 from efv2_ros.vision.frame import Frame
-from efv2_ros.vision.nv12 import check
 
 _DRAIN_TIMEOUT_S = 5.0
 _POLL_S = 0.2
 
 
 class ClassifierNode(LifecycleNode):
-    """Classifies the images of one topic."""
+    """Classifies the images of one camera or of several."""
 
     def __init__(self, **node_arguments: Any) -> None:
         super().__init__(NODE_NAME, **node_arguments)
         self._phase = "unconfigured"
         self._engine: Engine | None = None
-        self._outputs: ResultPublishers | None = None
+        self._model_publishers: ModelPublishers | None = None
+        self._cameras: dict[str, Camera] = {}
         self._enabled = True
-        self._order = StampOrder()
-        self._statistics = Statistics()
-        self._delivery = Delivery(
-            self, lambda: self._outputs, self._statistics, on_device_lost=self._give_up
-        )
         self._model_status = ModelStatus()
-        self._status_tasks: list[StatusTask] = [
-            StreamStatus(
-                self._statistics, self._stream_state, lambda: self._parameter("stale_after")
-            ),
-            self._model_status,
-        ]
-        if board.has_bpu():
-            self._status_tasks.append(BoardStatus())
-        self._subscription: ImageSubscription | None = None
+        self._board_status = [BoardStatus()] if board.has_bpu() else []
         self._changes = ParameterChanges(
             self,
             on_applied=self._on_applied,
             on_failed=self._on_failed,
             on_period=self._on_period,
+            on_leaving=self._on_leaving,
+            on_cameras=self._on_cameras,
         )
         # `destroy_node` uses the attributes above, even if something below fails.
-        self._changes.declare()
+        self._keep_cameras(self._changes.declare())
 
         # Diagnostics are published in every lifecycle state.
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -117,18 +97,23 @@ class ClassifierNode(LifecycleNode):
         self._phase = "configuring"
         try:
             settings = self._changes.read()
-            TRANSPORTS[settings.transport].message_type()  # raises if its package is missing
-            with self._reporting_meanwhile():
+            for stream in settings.streams.values():
+                TRANSPORTS[stream.transport].message_type()  # raises if its package is missing
+            self._keep_cameras(settings.streams)
+            # This thread, the executor's, is busy meanwhile.
+            with repeating(self._report_safely, settings.diagnostics_period, self.context.ok):
                 self._engine = Engine(
                     settings.model,
-                    settings.view,
-                    self._delivery.deliver,
+                    settings.views,
+                    self._deliver,
                     policy=settings.queue_policy,
-                    on_dropped=lambda _, cause: self._statistics.count_dropped(cause),
+                    on_dropped=self._count_dropped,
                     on_progress=DownloadLog(self.get_logger()),
                     should_stop=lambda: not self.context.ok(),
                 )
-            self._outputs = ResultPublishers(self, every=settings.queue_policy == "all")
+            self._model_publishers = ModelPublishers(self)
+            for camera in self._cameras.values():
+                camera.open(self._model_publishers, every=settings.queue_policy == "all")
             self._changes.start(self._engine)
         except Exception as error:  # rclpy would log nothing of it
             self._release()
@@ -136,7 +121,7 @@ class ClassifierNode(LifecycleNode):
             self._log_failure("cannot configure", error)
             return TransitionCallbackReturn.FAILURE
         self._model_status.problem = ""
-        self._report_model(self._engine.classifier.model)
+        self._report_model(self._engine.model)
         self._phase = "inactive"
         return super().on_configure(state)
 
@@ -144,10 +129,11 @@ class ClassifierNode(LifecycleNode):
         """Publish what class ids mean, then subscribe."""
         result = super().on_activate(state)
         self._phase = "active"
-        self._order = StampOrder()
+        for camera in self._cameras.values():
+            camera.restart()
         try:
-            if self._engine is not None and self._outputs is not None:
-                self._outputs.announce(self._engine.classifier)
+            if self._engine is not None:
+                self._announce(self._engine)
             self._subscribe()
         except Exception as error:  # rclpy would log nothing of it
             self._log_failure("cannot activate", error)
@@ -199,23 +185,29 @@ class ClassifierNode(LifecycleNode):
         engine, self._engine = self._engine, None
         if engine is not None:
             engine.close()
-        if self._outputs is not None:
-            self._outputs.destroy()
-            self._outputs = None
+        for camera in self._cameras.values():
+            camera.close()
+        if self._model_publishers is not None:
+            self._model_publishers.destroy()
+            self._model_publishers = None
         self._model_status.model, self._model_status.problem = None, ""
         self._phase = "unconfigured"
 
     # The way of a frame
 
-    def _on_message(self) -> None:
-        self._statistics.count_received(self.get_clock().now().nanoseconds)
-
-    def _on_frame(self, frame: Frame) -> None:
-        check(frame, self._settings.view.max_pixels)
-        if self._settings.queue_policy == "latest":
-            self._order.check(frame.header)
+    def _submit(self, camera: str, frame: Frame) -> None:
         if self._engine is not None:
-            self._engine.submit(frame)
+            self._engine.submit(frame, camera)
+
+    def _deliver(self, item: CameraFrame, outcome: Classified | Exception, waited: float) -> None:
+        camera = self._cameras.get(item.camera)
+        if camera is not None:
+            camera.deliver(item.frame, outcome, waited)
+
+    def _count_dropped(self, item: CameraFrame, cause: str) -> None:
+        camera = self._cameras.get(item.camera)
+        if camera is not None:
+            camera.statistics.count_dropped(cause)
 
     def _give_up(self, error: DeviceLostError) -> None:
         """Become unconfigured; called in the engine's thread for each frame that failed so."""
@@ -237,19 +229,14 @@ class ClassifierNode(LifecycleNode):
     # Enabling and disabling
 
     def _subscribe(self) -> None:
-        if self._subscription is None and self._enabled and self._phase == "active":
-            self._subscription = ImageSubscription(
-                self,
-                self._settings,
-                on_message=self._on_message,
-                on_frame=self._on_frame,
-                on_error=self._delivery.drop,
-            )
+        if self._enabled and self._phase == "active" and self._engine is not None:
+            # One that is to leave, or that the engine has yet to learn of, is not among both.
+            for name in self._engine.classifiers.keys() & self._settings.streams.keys():
+                self._cameras[name].subscribe(partial(self._submit, name))
 
     def _unsubscribe(self) -> None:
-        if self._subscription is not None:
-            self._subscription.close()
-            self._subscription = None
+        for camera in self._cameras.values():
+            camera.unsubscribe()
 
     def _on_set_enabled(
         self, request: SetBool.Request, response: SetBool.Response
@@ -291,17 +278,60 @@ class ClassifierNode(LifecycleNode):
     def _parameter(self, name: str) -> Any:
         return self.get_parameter(name).value
 
-    def _on_applied(self, classifier: Classifier) -> None:
+    def _on_applied(self, engine: Engine) -> None:
         self._model_status.problem = ""
-        self._report_model(classifier.model)
+        self._report_model(engine.model)
         try:
-            if self._outputs is not None and self._outputs.active:
-                self._outputs.announce(classifier)
+            if self._model_publishers is not None and self._model_publishers.active:
+                self._announce(engine)
         except Exception as error:  # the next result announces it again
             self._log_failure("cannot announce the model", error)
 
+    def _announce(self, engine: Engine) -> None:
+        """Publish what class ids mean; that is the same for all cameras."""
+        classifier = next(iter(engine.classifiers.values()))
+        if self._model_publishers is not None:
+            self._model_publishers.announce(classifier)
+
     def _on_failed(self, problem: str) -> None:
         self._model_status.problem = problem
+
+    def _on_leaving(self, names: set[str]) -> None:
+        for name in names & self._cameras.keys():
+            self._cameras[name].unsubscribe()
+            if self._engine is not None:
+                self._engine.withdraw(name)
+
+    def _on_cameras(self) -> None:
+        """Serve the cameras that the engine has."""
+        engine, model = self._engine, self._model_publishers
+        if engine is None or model is None:
+            return
+        try:
+            self._keep_cameras(engine.classifiers)
+            for camera in self._cameras.values():
+                camera.open(model, every=self._settings.queue_policy == "all")
+            self._subscribe()
+        except Exception as error:  # rclpy would end the node
+            self._log_failure("cannot serve all cameras", error)
+
+    def _keep_cameras(self, names: Iterable[str]) -> None:
+        """Have these cameras and no others; their counts are kept."""
+        cameras = {
+            name: self._cameras.get(name)
+            or Camera(
+                self,
+                name,
+                settings=lambda: self._settings,
+                state=self._stream_state,
+                stale_after_s=lambda: self._parameter("stale_after"),
+                on_device_lost=self._give_up,
+            )
+            for name in names
+        }
+        before, self._cameras = self._cameras, cameras
+        for name in before.keys() - cameras.keys():
+            before[name].close()
 
     def _on_period(self, period_s: float) -> None:
         self.destroy_timer(self._timer)
@@ -312,7 +342,8 @@ class ClassifierNode(LifecycleNode):
         if model is self._model_status.model:
             return
         self._model_status.model, self._model_status.problem = model, ""
-        self._statistics.latency.clear()
+        for camera in self._cameras.values():
+            camera.statistics.latency.clear()
         log, text = self.get_logger(), f"running {model.name} from {model.file.path}"
         # On two lines, since rclpy accepts one severity per line of code.
         if model.file.untrained:
@@ -325,34 +356,21 @@ class ClassifierNode(LifecycleNode):
     def _start_timer(self, period: float) -> Timer:
         return self.create_timer(period, self._report, clock=self._steady)
 
-    @contextmanager
-    def _reporting_meanwhile(self) -> Iterator[None]:
-        """Publish diagnostics from another thread while this one, the executor's, is busy."""
-        done = threading.Event()
-
-        def repeat() -> None:
-            while self.context.ok() and not done.wait(self._settings.diagnostics_period):
-                try:
-                    self._report()
-                except Exception as error:  # there is nobody to pass it to
-                    self._log_failure("cannot publish diagnostics", error)
-
-        thread = threading.Thread(target=repeat, name="diagnostics", daemon=True)
-        thread.start()
+    def _report_safely(self) -> None:
         try:
-            yield
-        finally:
-            done.set()
-            thread.join()
+            self._report()
+        except Exception as error:  # there is nobody to pass it to
+            self._log_failure("cannot publish diagnostics", error)
 
     def _report(self) -> None:
         model = self._model_status.model
+        streams = [camera.status for camera in self._cameras.values()]
         self._diagnostics.publish(
             diagnostic_array(
                 self.get_clock().now(),
                 self.get_fully_qualified_name().lstrip("/"),
                 model.runtime.info.device if model else "",
-                self._status_tasks,
+                [*streams, self._model_status, *self._board_status],
             )
         )
 

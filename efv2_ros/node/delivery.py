@@ -9,7 +9,15 @@ from rclpy.lifecycle import LifecycleNode
 
 from efv2_ros.classify.classifier import Classified
 from efv2_ros.classify.failures import cause_of, explained
-from efv2_ros.node.publishers import ANNOTATED, LATENCY, ResultPublishers
+from efv2_ros.classify.options import ONLY_CAMERA
+from efv2_ros.node.publishers import (
+    ANNOTATED,
+    ANNOTATIONS,
+    LABEL,
+    LATENCY,
+    TARGETS,
+    ResultPublishers,
+)
 from efv2_ros.node.statistics import Statistics, stage_durations
 from efv2_ros.node.warn_once import WarnOnce
 from efv2_ros.runtimes.base import DeviceLostError
@@ -23,6 +31,7 @@ class Delivery:
         node: The node, for its clock and its log.
         publishers: Returns the publishers; None while the node has none.
         statistics: Where frames are counted.
+        camera: Name of the camera, for the log; empty if it is the only one.
         on_device_lost: Called for each frame that failed because the device stopped answering.
     """
 
@@ -32,12 +41,14 @@ class Delivery:
         publishers: Callable[[], ResultPublishers | None],
         statistics: Statistics,
         *,
+        camera: str = ONLY_CAMERA,
         on_device_lost: Callable[[DeviceLostError], None],
     ) -> None:
         self._node = node
         self._publishers = publishers
         self._statistics = statistics
         self._on_device_lost = on_device_lost
+        self._of = f" of {camera}" if camera else ""
         self._warn = WarnOnce(node.get_logger())
 
     def deliver(self, frame: Frame, outcome: Classified | Exception, waited: float) -> None:
@@ -68,7 +79,7 @@ class Delivery:
         self._statistics.count_dropped(cause)
         self._warn(
             cause,
-            f"dropped a frame ({cause}): {explained(error)}. "
+            f"dropped a frame{self._of} ({cause}): {explained(error)}. "
             "Further ones are counted in /diagnostics",
         )
 
@@ -81,8 +92,14 @@ class Delivery:
         now_ns = self._node.get_clock().now().nanoseconds
         seconds = stage_durations(outcome, waited, published, now_ns, frame.header.nanoseconds)
         self._publish_with_it(LATENCY, lambda: publishers.publish_latency(frame.header, seconds))
-        # Once the frame is counted, its result and its latencies have been published.
+        self._publish_with_it(LABEL, lambda: publishers.publish_label(outcome))
+        self._publish_with_it(ANNOTATIONS, lambda: publishers.publish_annotations(frame, outcome))
+        # Once the frame is counted, all that recordings have of it has been published.
         self._statistics.count_classified(now_ns, seconds)
+        self._publish_with_it(
+            TARGETS,
+            lambda: publishers.publish_targets(frame, outcome, seconds, now_ns, self._statistics),
+        )
         self._publish_with_it(ANNOTATED, lambda: publishers.publish_annotated(frame, outcome))
 
     def _publish_with_it(self, topic: str, publish: Callable[[], None]) -> None:
@@ -94,6 +111,6 @@ class Delivery:
                 self._statistics.count_failed(topic)
                 self._warn(
                     topic,
-                    f"could not publish {topic} for a frame: {explained(error)}. "
+                    f"could not publish {topic} for a frame{self._of}: {explained(error)}. "
                     "Further failures are counted in /diagnostics",
                 )

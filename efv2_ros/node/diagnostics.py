@@ -15,12 +15,13 @@ from rclpy.time import Time
 
 from efv2_ros.classify.latency import DROPPED_KEY, END_TO_END, STAGES
 from efv2_ros.classify.model import Model
+from efv2_ros.classify.options import ONLY_CAMERA
 from efv2_ros.node.conversions import header_message
 from efv2_ros.node.statistics import Snapshot, Statistics
 from efv2_ros.runtimes import board
 from efv2_ros.vision.frame import Header
 
-_FAILED_KEY = "failed: "
+FAILED_KEY = "failed: "
 """Key prefix of a topic's count of messages that could not be published with a result."""
 
 _INTENDED_DROPS = frozenset({"superseded"})
@@ -48,10 +49,14 @@ class StatusTask(Protocol):
 class StreamStatus:
     """Frames received, classified and dropped, their rates, and the latency of each stage."""
 
-    name = "stream"
-
     def __init__(
-        self, statistics: Statistics, state: Callable[[], str], stale_after_s: Callable[[], float]
+        self,
+        statistics: Statistics,
+        state: Callable[[], str],
+        stale_after_s: Callable[[], float],
+        *,
+        camera: str = ONLY_CAMERA,
+        topic: Callable[[], str] = lambda: "",
     ) -> None:
         """Report on a stream.
 
@@ -59,7 +64,11 @@ class StreamStatus:
             statistics: The frames' counts.
             state: `active`, `disabled`, or a lifecycle state in which no frames are expected.
             stale_after_s: Seconds without a frame after which the stream is stale.
+            camera: Name of the camera; empty if it is the only one.
+            topic: Full name of the images' topic; empty without a subscription.
         """
+        self.name = f"{camera} stream".lstrip()
+        self._topic = topic
         self._statistics = statistics
         self._state = state
         self._stale_after_s = stale_after_s
@@ -82,10 +91,12 @@ class StreamStatus:
             "frames classified": frames.classified,
             "frames dropped": sum(frames.dropped.values()),
             **{f"{DROPPED_KEY}{cause}": count for cause, count in sorted(frames.dropped.items())},
-            **{f"{_FAILED_KEY}{topic}": count for topic, count in sorted(frames.failed.items())},
+            **{f"{FAILED_KEY}{topic}": count for topic, count in sorted(frames.failed.items())},
             "input rate (Hz)": f"{frames.received_hz:.2f}",
             "output rate (Hz)": f"{frames.classified_hz:.2f}",
         }
+        if topic := self._topic():
+            values["image topic"] = topic
         percentiles = self._statistics.latency.percentiles()
         for stage in (*STAGES, END_TO_END):
             if stage in percentiles:
@@ -193,17 +204,20 @@ class BoardStatus:
         return status(level, summary, known)
 
 
-def latency_array(header: Header, node_name: str, seconds: Mapping[str, float]) -> DiagnosticArray:
+def latency_array(
+    header: Header, node_name: str, seconds: Mapping[str, float], camera: str = ONLY_CAMERA
+) -> DiagnosticArray:
     """Make the message with the latencies of one frame, which has the frame's header.
 
     Args:
         header: The frame's header.
         node_name: Full name of the node, without the leading slash.
         seconds: See `stage_durations`.
+        camera: Name of the camera; empty if it is the only one.
     """
     milliseconds = {stage: f"{each * 1e3:.4f}" for stage, each in seconds.items()}
     state = status(DiagnosticStatus.OK, "", milliseconds)
-    state.name = f"{node_name}: latency"
+    state.name = f"{node_name}: {f'{camera} latency'.lstrip()}"
     return DiagnosticArray(header=header_message(header), status=[state])
 
 

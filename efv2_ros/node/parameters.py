@@ -8,13 +8,14 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 
 from efv2_ros.classify.option_table import Change, Option, Value
-from efv2_ros.node.options import PARAMETERS, Settings
+from efv2_ros.node.options import PARAMETERS, Settings, options_with
 
 
-def declare(node: Node) -> None:
-    """Declare every parameter with its default and descriptor."""
-    for name, option in PARAMETERS.items():
-        node.declare_parameter(name, option.default, descriptor_of(option))
+def declare(node: Node, options: Mapping[str, Option]) -> None:
+    """Declare parameters with their defaults and descriptors, unless the node has them."""
+    for name, option in options.items():
+        if not node.has_parameter(name):
+            node.declare_parameter(name, option.default, descriptor_of(option))
 
 
 def descriptor_of(option: Option) -> ParameterDescriptor:
@@ -23,6 +24,7 @@ def descriptor_of(option: Option) -> ParameterDescriptor:
         description=option.description,
         additional_constraints=f"changes {option.change.value}",
         read_only=option.change is Change.START,
+        dynamic_typing=option.is_list,
     )
     if option.choices:
         descriptor.additional_constraints += f"; one of: {', '.join(option.choices)}"
@@ -41,5 +43,13 @@ def read(node: Node, changes: Mapping[str, Value] | None = None) -> Settings:
     Raises:
         ValueError: A value is not allowed; the message names the parameter.
     """
-    values = {name: node.get_parameter(name).value for name in PARAMETERS}
-    return Settings.of({**values, **(changes or {})})
+    wanted = dict(changes or {})
+    if "cameras" not in wanted:
+        wanted["cameras"] = PARAMETERS["cameras"].plain(node.get_parameter("cameras").value)
+    options = options_with(PARAMETERS["cameras"].attribute(wanted["cameras"]))
+    values = {
+        name: node.get_parameter(name).value
+        for name in options
+        if name not in wanted and node.has_parameter(name)
+    }
+    return Settings.of(values | wanted)

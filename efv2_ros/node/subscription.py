@@ -10,6 +10,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
 
+from efv2_ros.classify.options import ONLY_CAMERA
 from efv2_ros.node.options import Settings
 from efv2_ros.node.transports import TRANSPORTS
 from efv2_ros.node.warn_once import WarnOnce
@@ -20,7 +21,6 @@ try:
 except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 
-_TOPIC = "image"
 _WATCH_PERIOD_S = 1.0
 _DISCOVERY_S = 3.0
 """Time in which publishers are normally discovered."""
@@ -50,6 +50,7 @@ class ImageSubscription:
     Args:
         node: The node to subscribe with.
         settings: Transport, kind of subscription and QoS.
+        camera: Name of the camera; empty if it is the only one.
         on_message: Called for each message before it is read.
         on_frame: Called with each frame. What it raises is passed to `on_error`.
         on_error: Called with the error for a message that cannot be read, or whose frame cannot
@@ -60,6 +61,7 @@ class ImageSubscription:
         self,
         node: Node,
         settings: Settings,
+        camera: str = ONLY_CAMERA,
         *,
         on_message: Callable[[], None],
         on_frame: Callable[[Frame], None],
@@ -68,14 +70,16 @@ class ImageSubscription:
         self._node = node
         self._on_message, self._on_frame, self._on_error = on_message, on_frame, on_error
         self._warn = WarnOnce(node.get_logger())
-        transport, serialized = TRANSPORTS[settings.transport], settings.subscription != "typed"
+        stream = settings.streams[camera]
+        self._base_topic = stream.topic
+        transport, serialized = TRANSPORTS[stream.transport], settings.subscription != "typed"
         self._type_name = transport.type.name
         self._read = transport.type.frame if serialized else transport.from_message
         if not transport.type.has_header:
-            self._read = partial(self._read, frame_id=settings.frame_id)
+            self._read = partial(self._read, frame_id=stream.frame_id)
         self._subscription = node.create_subscription(
             transport.message_type(),
-            _TOPIC,
+            stream.topic,
             self._receive,
             image_qos(settings),
             event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible_qos),
@@ -138,10 +142,13 @@ class ImageSubscription:
         ]
         if not seen:
             return "No other topic carries images either: is the camera running?"
-        return f"Images are on {', '.join(sorted(seen))}: set image_topic, or remap `{_TOPIC}`"
+        return (
+            f"Images are on {', '.join(sorted(seen))}: set image_topic, or remap "
+            f"`{self._base_topic}`"
+        )
 
     def _type_fix(self, types: set[str]) -> str:
         for name, transport in TRANSPORTS.items():
             if transport.type.name in types:
                 return f"Start with transport:={name}"
-        return f"Remap `{_TOPIC}` to a topic of images"
+        return f"Remap `{self._base_topic}` to a topic of images"

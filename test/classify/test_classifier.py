@@ -12,7 +12,7 @@ from tiny_models import mean_colour, projection
 from efv2_ros.classify.classifier import Classifier
 from efv2_ros.classify.engine import Engine
 from efv2_ros.classify.model import Model, check_request, find_model, load_model
-from efv2_ros.classify.options import ModelRequest, ViewOptions
+from efv2_ros.classify.options import ONLY_CAMERA, ModelRequest, ViewOptions
 from efv2_ros.classify.postprocess import TopK
 from efv2_ros.classify.smoothing import smoother
 from efv2_ros.errors import Efv2Error
@@ -32,6 +32,8 @@ from efv2_ros.vision.frame import Frame, FrameError, Header
 from efv2_ros.vision.nv12 import Nv12Converter, Roi
 
 pytestmark = pytest.mark.numpy2
+
+VIEWS = {ONLY_CAMERA: ViewOptions()}
 
 
 def picture(seed=0, height=48, width=64):
@@ -173,8 +175,8 @@ def test_an_engine_changes_options_and_reports_what_cannot_be(tmp_path):
     wanted = request(projection(tmp_path / "m.onnx"))
     engine = Engine(
         wanted,
-        ViewOptions(),
-        lambda frame, outcome, waited: delivered.append(outcome),
+        VIEWS,
+        lambda item, outcome, waited: delivered.append(outcome),
         policy="all",
     )
     outcomes, changed = [], threading.Event()
@@ -185,14 +187,14 @@ def test_an_engine_changes_options_and_reports_what_cannot_be(tmp_path):
 
     def change(new_request, options):
         changed.clear()
-        engine.change(new_request, options, done)
+        engine.change(new_request, {ONLY_CAMERA: options}, done)
         assert changed.wait(30)
 
     engine.submit(picture())
     assert engine.drain(30)
-    model = engine.classifier.model
+    model = engine.model
     change(wanted, ViewOptions(top_k=1, roi=Roi(0, 0, 8, 8)))
-    assert engine.classifier.model is model
+    assert engine.model is model
     engine.submit(picture())
     change(request(tmp_path / "absent.onnx"), ViewOptions())
     engine.submit(picture())
@@ -203,16 +205,52 @@ def test_an_engine_changes_options_and_reports_what_cannot_be(tmp_path):
     assert isinstance(outcomes[1], ModelError)
 
 
+def test_the_cameras_of_an_engine_share_its_model_and_keep_what_they_are_told(tmp_path):
+    delivered = []
+    wanted = request(projection(tmp_path / "m.onnx"), slots=2)
+    views = {"left": ViewOptions(top_k=1), "right": ViewOptions(roi=Roi(0, 0, 8, 8))}
+    engine = Engine(
+        wanted, views, lambda item, outcome, waited: delivered.append((item, outcome)),
+        policy="all",
+    )  # fmt: skip
+    left = engine.classifiers["left"]
+    assert left.model is engine.classifiers["right"].model is engine.model
+
+    def both():
+        for seed in range(3):
+            for camera in engine.classifiers:
+                engine.submit(picture(seed), camera)
+        assert engine.drain(30)
+
+    both()
+    changed = threading.Event()
+    views = {"left": views["left"], "back": ViewOptions(top_k=3)}
+    engine.change(wanted, views, lambda _: changed.set())
+    assert changed.wait(30)
+    assert engine.classifiers["left"] is left, "nothing of it changed"
+    both()
+    model, expected = engine.model, []
+    for cameras in ("left", "right"), ("left", "back"):
+        for seed in range(3):
+            for camera in cameras:
+                view = {**views, "right": ViewOptions(roi=Roi(0, 0, 8, 8))}[camera]
+                expected.append(
+                    (camera, Classifier(model, view).classify(picture(seed)).prediction)
+                )
+    assert [(item.camera, outcome.prediction) for item, outcome in delivered] == expected
+    engine.close()
+
+
 def test_an_engine_frees_each_model_once_it_is_done_with(tmp_path, monkeypatch):
     closed, close = [], Model.close
     monkeypatch.setattr(Model, "close", lambda self: (closed.append(self), close(self)))
-    engine = Engine(request(projection(tmp_path / "a.onnx")), ViewOptions(), lambda *_: None)
-    old, changed = engine.classifier.model, threading.Event()
+    engine = Engine(request(projection(tmp_path / "a.onnx")), VIEWS, lambda *_: None)
+    old, changed = engine.model, threading.Event()
     new_request = request(projection(tmp_path / "b.onnx", seed=1))
-    engine.change(new_request, ViewOptions(), lambda _: changed.set())
+    engine.change(new_request, VIEWS, lambda _: changed.set())
     assert changed.wait(30)
     assert closed == [old]
-    new = engine.classifier.model
+    new = engine.model
     engine.close()
     assert closed == [old, new]
 
@@ -221,11 +259,11 @@ def test_an_engine_has_as_many_workers_as_slots(tmp_path):
     both, outcomes = threading.Barrier(2, timeout=10), []
     engine = Engine(
         request(projection(tmp_path / "m.onnx"), slots=2),
-        ViewOptions(),
-        lambda frame, outcome, waited: outcomes.append(outcome),
+        VIEWS,
+        lambda item, outcome, waited: outcomes.append(outcome),
         policy="all",
     )
-    runtime = engine.classifier.model.runtime
+    runtime = engine.model.runtime
     infer = runtime.infer
 
     def together(nv12):
@@ -369,14 +407,14 @@ def test_closing_an_engine_gives_up_a_download(tmp_path, monkeypatch):
 
         engine = Engine(
             request(projection(tmp_path / "m.onnx")),
-            ViewOptions(),
-            lambda frame, outcome, waited: None,
+            VIEWS,
+            lambda item, outcome, waited: None,
             on_progress=progress,
         )
         errors = []
         engine.change(
             ModelRequest("big", catalog_file=str(catalog), allow_download=True),
-            ViewOptions(),
+            VIEWS,
             errors.append,
         )
         assert arrived.wait(30)
@@ -459,14 +497,14 @@ def test_an_engine_ends_a_download_that_stalls(tmp_path, monkeypatch, close):
         catalog.write_text(yaml.safe_dump({"models": {"big": entry}}))
         engine = Engine(
             request(projection(tmp_path / "m.onnx")),
-            ViewOptions(),
-            lambda frame, outcome, waited: None,
+            VIEWS,
+            lambda item, outcome, waited: None,
             should_stop=stop.is_set,
         )
         errors = []
         engine.change(
             ModelRequest("big", catalog_file=str(catalog), allow_download=True),
-            ViewOptions(),
+            VIEWS,
             lambda error: (errors.append(error), ended.set()),
         )
         assert server.asked.wait(30)
@@ -496,8 +534,8 @@ def test_an_engine_that_is_stopped_while_it_loads_its_first_model(tmp_path, monk
         with pytest.raises(DownloadStoppedError):
             Engine(
                 ModelRequest("big", catalog_file=str(catalog), allow_download=True),
-                ViewOptions(),
-                lambda frame, outcome, waited: None,
+                VIEWS,
+                lambda item, outcome, waited: None,
                 should_stop=server.asked.is_set,
             )
         assert not server.release.is_set()

@@ -17,7 +17,13 @@ from efv2_ros.classify.options import (
     parse_scale,
 )
 from efv2_ros.cli.main import main
-from efv2_ros.node.options import NODE_OPTIONS, PARAMETERS, NodeOptions, Settings
+from efv2_ros.node.options import (
+    NODE_OPTIONS,
+    PARAMETERS,
+    NodeOptions,
+    Settings,
+    image_topics,
+)
 from efv2_ros.runtimes.base import RUNTIMES, RunOptions
 from efv2_ros.vision.nv12 import Roi
 
@@ -180,3 +186,43 @@ def test_help_names_options_as_the_command_line_does():
     assert "or a name from --catalog." in text
     assert "model_path" not in text
     assert "catalog_file" not in text
+
+
+@pytest.mark.parametrize(
+    ("image_topic", "cameras", "topics"),
+    [
+        ("/camera/image_raw", "", {"image": "/camera/image_raw"}),
+        ("image_raw", "[left, right]",
+         {"left/image": "left/image_raw", "right/image": "right/image_raw"}),
+        ("/rig/{camera}/color", "a,b", {"a/image": "/rig/a/color", "b/image": "/rig/b/color"}),
+    ],
+)  # fmt: skip
+def test_each_camera_has_its_topic(image_topic, cameras, topics):
+    assert image_topics(image_topic, cameras) == topics
+
+
+def test_cameras_cannot_share_a_topic():
+    with pytest.raises(ValueError, match=r"is the topic of one camera: .* write \{camera\}"):
+        image_topics("/image", "a,b")
+
+
+def test_a_cameras_own_options_come_before_those_of_all():
+    settings = Settings.of(
+        {"cameras": "a,b", "fit": "stretch", "frame_id": "rig", "a.fit": "crop",
+         "b.roi": "1,2,3,4", "b.transport": "compressed", "b.frame_id": "b_optical"}
+    )  # fmt: skip
+    a, b = settings.streams["a"], settings.streams["b"]
+    assert (a.topic, a.transport, a.frame_id) == ("a/image", "raw", "rig")
+    assert (b.topic, b.transport, b.frame_id) == ("b/image", "compressed", "b_optical")
+    assert (a.view.fit, a.view.roi) == ("crop", None)
+    assert (b.view.fit, tuple(b.view.roi)) == ("stretch", (1, 2, 3, 4))
+    assert settings.views == {"a": a.view, "b": b.view}
+    with pytest.raises(ValueError, match=r"a\.fit must be one of , crop"):
+        Settings.of({"cameras": "a", "a.fit": "zoom"})
+
+
+def test_a_list_of_names_stands_for_a_text_with_commas():
+    assert PARAMETERS["cameras"].plain(["a", "b"]) == "a,b"
+    assert PARAMETERS["cameras"].plain("a") == "a"
+    assert PARAMETERS["cameras"].plain(7) == 7
+    assert PARAMETERS["roi"].plain(["1"]) == ["1"]

@@ -606,3 +606,95 @@ def test_what_all_others_wait_for_is_worked_on_after_a_slow_delivery():
     assert pipeline.drain(SOON)
     pipeline.close()
     assert delivered == [0, 1, 2, 3, 4]
+
+
+# Several sources
+
+
+def of_camera(item):
+    return item[0]
+
+
+@pytest.mark.parametrize("slots", [1, 2, 3])
+def test_sources_take_turns_however_fast_one_is(slots):
+    """Each of four sources gets its share, one of them with twenty times as many items."""
+    sink, done = Sink(), threading.Event()
+
+    def work(item):
+        time.sleep(0.002 * slots)
+        return item
+
+    pipeline = pipeline_of(work, sink, slots=slots, source_of=of_camera)
+
+    def submit(camera, period):
+        number = 0
+        while not done.wait(period):
+            pipeline.submit((camera, number))
+            number += 1
+
+    periods = {"fast": 0.0001, "a": 0.002, "b": 0.002, "c": 0.002}
+    threads = [threading.Thread(target=submit, args=each) for each in periods.items()]
+    for thread in threads:
+        thread.start()
+    time.sleep(1.0)
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert pipeline.drain(SOON)
+    pipeline.close()
+    counts = {camera: sum(each[0] == camera for each in sink.items) for camera in periods}
+    assert min(counts.values()) >= 0.7 * sum(counts.values()) / len(counts), counts
+    for camera in periods:
+        numbers = [number for name, number in sink.items if name == camera]
+        assert numbers == sorted(numbers)
+
+
+def test_each_source_keeps_its_newest_item():
+    gate, sink, dropped = Gate(), Sink(), []
+    pipeline = pipeline_of(
+        gate, sink, source_of=of_camera, on_dropped=lambda *each: dropped.append(each)
+    )
+    pipeline.submit(("a", 0))
+    assert gate.entered.acquire(timeout=SOON)
+    for number in range(1, 5):
+        for camera in "bca":
+            pipeline.submit((camera, number))
+            time.sleep(0.01)
+    gate.open.set()
+    assert pipeline.drain(SOON)
+    pipeline.close()
+    # "b" was ready before another source's item came, and then stayed so.
+    assert sink.items == [("a", 0), ("b", 1), ("c", 4), ("a", 4), ("b", 4)]
+    assert {cause for _, cause in dropped} == {"superseded"}
+    assert len(dropped) + len(sink.items) == 13
+
+
+def test_what_waits_of_a_source_is_withdrawn_and_the_rest_goes_on():
+    gate, sink, dropped = Gate(), Sink(), []
+    pipeline = pipeline_of(
+        gate, sink, source_of=of_camera, on_dropped=lambda *each: dropped.append(each)
+    )
+    pipeline.submit(("a", 0))
+    assert gate.entered.acquire(timeout=SOON)
+    pipeline.submit(("b", 0))
+    time.sleep(0.05)  # ready
+    pipeline.submit(("c", 0))
+    pipeline.submit(("b", 1))
+    pipeline.withdraw("b")
+    gate.open.set()
+    assert pipeline.drain(SOON)
+    pipeline.close()
+    assert sink.items == [("a", 0), ("b", 0), ("c", 0)]
+    assert dropped == [(("b", 1), "closed")]
+
+
+def test_all_keeps_the_order_of_the_calls_whatever_the_source():
+    sink, items = Sink(), [(camera, n) for n in range(20) for camera in "aab"]
+    pipeline = pipeline_of(
+        lambda item: item, sink, slots=2, policy="all", source_of=of_camera
+    )  # fmt: skip
+    for item in items:
+        pipeline.submit(item)
+    assert pipeline.drain(SOON)
+    pipeline.close()
+    assert sink.items == items

@@ -17,16 +17,20 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import String
 from talker import SOON, values
 from tiny_models import fails_on_bright, projection
 
 from efv2_ros.classify.classifier import Classifier
 from efv2_ros.classify.model import load_model
 from efv2_ros.classify.options import ModelRequest, ViewOptions
+from efv2_ros.classify.seen import seen
 from efv2_ros.client.listener import Listener
-from efv2_ros.node import conversions
+from efv2_ros.node import conversions, publishers
 from efv2_ros.node.classifier_node import ClassifierNode
+from efv2_ros.node.transports import message_type
 from efv2_ros.pictures.annotate import BgrConverter
+from efv2_ros.pictures.overlay import overlay
 from efv2_ros.pictures.photo import read_photo
 
 pytestmark = pytest.mark.e2e
@@ -426,3 +430,112 @@ def test_a_result_stands_when_its_annotated_image_fails(in_process, photos, monk
     log = capfd.readouterr().err
     assert log.count("image_annotated") == 1
     assert "no room for a picture" in log
+
+
+OUTPUTS = {
+    "label": "std_msgs/msg/String",
+    "annotations": "foxglove_msgs/msg/ImageAnnotations",
+    "ai_targets": "ai_msgs/msg/PerceptionTargets",
+}
+
+
+def listen(listener, name, received):
+    """Subscribe to a topic of the classifier, and wait until it knows."""
+    subscription = listener.node.create_subscription(
+        message_type(OUTPUTS[name]), f"{listener.classifier}/{name}", received.append, 100
+    )
+    assert listener.spin_until(subscription.get_publisher_count, SOON)
+    listener.spin_for(0.5)  # the other direction of the discovery
+
+
+def need_interfaces():
+    for package in ("foxglove_msgs", "ai_msgs"):
+        pytest.importorskip(f"{package}.msg")
+
+
+@pytest.mark.parametrize("transport", ["raw", "compressed"])
+def test_what_viewers_and_other_nodes_show(start, model, photos, tmp_path, transport):
+    need_interfaces()
+    labels = tmp_path / "labels.txt"
+    labels.write_text("\n".join(f"第 {n} 类" for n in range(1000)), encoding="utf-8")
+    kind = {"raw": Image, "compressed": CompressedImage}[transport]
+    parameters = {"model_path": model, "labels_file": str(labels), "transport": transport}
+    _, talker = start({**parameters, "queue_policy": "all", "top_k": 3}, message_type=kind)
+    received = {name: [] for name in OUTPUTS}
+    for name, messages in received.items():
+        listen(talker, name, messages)
+    classifier = Classifier(
+        load_model(ModelRequest(model_path=model, labels_file=str(labels))), ViewOptions(top_k=3)
+    )
+    expected = []
+    for number, photo in enumerate(photos[:3]):
+        if transport == "raw":
+            image = stamped(conversions.image_message(read_photo(photo)), number)
+            frame = conversions.frame_from_image(image)
+        else:
+            data = array("B", photo.read_bytes())
+            image = stamped(CompressedImage(format="jpeg", data=data), number)
+            frame = conversions.frame_from_compressed(image)
+        talker.images.publish(image)
+        talker.expect_results(number + 1)
+        expected.append((frame, classifier.classify(frame)))
+    assert talker.spin_until(lambda: all(len(each) == 3 for each in received.values()), SOON)
+    for (frame, outcome), label, drawn, found in zip(expected, *received.values(), strict=True):
+        best = outcome.classes[0].label
+        assert label == String(data=best)
+        assert best.startswith("第")
+        part = seen(frame, classifier)
+        assert [each.text for each in drawn.texts] == outcome.lines()
+        assert drawn.texts[0].font_size == overlay(part, outcome.lines()).font_size
+        stamp = drawn.texts[0].timestamp  # that of the whole is new in foxglove_msgs 3.4
+        assert (stamp.sec, stamp.nanosec) == frame.header[:2]
+        assert [(each.x, each.y) for each in drawn.points[0].points] == list(part.corners)
+        assert found.header == conversions.header_message(frame.header)
+        assert [each.type for each in found.targets] == [each.label for each in outcome.classes]
+        place = found.targets[0].rois[0].rect
+        assert (place.x_offset, place.y_offset) == (part.width // 2, part.height // 2)
+        perfs = {each.type: each.time_ms_duration for each in found.perfs}
+        assert perfs[f"{classifier.model.name}_predict_infer"] > 0
+        assert len(perfs) == 5
+
+
+def test_no_class_reaches_the_threshold(start, model, photos):
+    need_interfaces()
+    _, talker = start({"model_path": model, "score_threshold": 1.0, "fit": "stretch"})
+    received = {name: [] for name in OUTPUTS}
+    for name, messages in received.items():
+        listen(talker, name, messages)
+    talker.images.publish(conversions.image_message(read_photo(photos[0])))
+    assert talker.spin_until(lambda: all(received.values()), SOON)
+    (label,), (drawn,), (found,) = received.values()
+    assert label.data == ""
+    assert (list(drawn.texts), list(drawn.points), list(found.targets)) == ([], [], [])
+
+
+@pytest.mark.parametrize(
+    ("name", "used"),
+    [("label", "String"), ("annotations", "seen"), ("ai_targets", "picture_size")],
+)
+def test_a_result_stands_when_what_goes_with_it_fails(
+    in_process, photos, monkeypatch, capfd, name, used
+):
+    need_interfaces()
+
+    def fail(*_, **__):
+        raise MemoryError("no room for it")
+
+    listener = in_process(queue_policy="all")
+    listen(listener, name, [])
+    monkeypatch.setattr(publishers, used, fail)
+    for number in range(3):
+        listener.publish(read_photo(photos[0]))
+        assert listener.wait_for_results(number + 1)
+    failed = f"failed: {name}"
+    assert listener.spin_until(
+        lambda: listener.stream and values(listener.stream).get(failed) == "3", SOON
+    ), listener.stream
+    told = values(listener.stream)
+    assert (told["frames classified"], told["frames dropped"]) == ("3", "0")
+    log = capfd.readouterr().err
+    assert log.count(f"could not publish {name}") == 1
+    assert "no room for it" in log
