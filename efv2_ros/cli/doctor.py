@@ -164,7 +164,22 @@ def _ros() -> Iterator[Finding]:
                 package, "missing", "cannot be imported, so the node cannot run",
                 f"sudo apt install ros-{distro or 'DISTRO'}-{package.replace('_', '-')}",
             )  # fmt: skip
+    yield from _viewers(distro)
     yield Finding("middleware", "info", middleware)
+
+
+def _viewers(distro: str) -> Iterator[Finding]:
+    """Say which topics for viewers there are not, since their types are not installed."""
+    if _run_python("import foxglove_msgs.msg") is None:
+        yield Finding(
+            "foxglove_msgs", "info", "not here, so the node has no ~/annotations",
+            f"sudo apt install ros-{distro or 'DISTRO'}-foxglove-msgs",
+        )  # fmt: skip
+    if board.has_bpu() and _run_python("import ai_msgs.msg") is None:
+        yield Finding(
+            "ai_msgs", "info", "not here, so the node has no ~/ai_targets",
+            "source /opt/tros/humble/setup.bash",
+        )  # fmt: skip
 
 
 def _board() -> Iterator[Finding]:

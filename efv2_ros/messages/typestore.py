@@ -8,7 +8,7 @@ from typing import Any
 from efv2_ros.messages.errors import MessageError
 from efv2_ros.resources import share_path
 
-_PACKAGES = ("vision_msgs", "hbm_img_msgs")
+_PACKAGES = ("vision_msgs", "hbm_img_msgs", "foxglove_msgs")
 """Packages whose definitions are in `interfaces/`; rosbags has those of ROS itself."""
 
 

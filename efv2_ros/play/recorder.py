@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -18,11 +19,17 @@ from efv2_ros.bags.writer import BagWriter
 from efv2_ros.client.status import ClassifierStatus, Counts, counts_of
 from efv2_ros.messages.cdr import CdrReader
 from efv2_ros.messages.images import IMAGE_TYPES
+from efv2_ros.node.publishers import ANNOTATIONS, LABEL, LATENCY
 from efv2_ros.node.transports import message_type
+from efv2_ros.play.definitions import has_our_fields
 from efv2_ros.replay.results import DIAGNOSTICS, LATCHED, TOPICS
 from efv2_ros.vision.frame import FrameError
 
 DIAGNOSTICS_TOPIC = "/diagnostics"
+
+_CLASSIFICATION = "classification"
+_ALWAYS = (_CLASSIFICATION, LATENCY)
+"""Topics that a classifier has, whatever is installed."""
 
 _DEPTH = 1000
 """Messages that may arrive while something else is done."""
@@ -42,7 +49,8 @@ class Recorder:
 
     Messages are recorded as they came, each at the node's time when it came. Messages that come
     before `recording`, and under simulated time before the first `/clock`, are kept and recorded
-    at the first time that is known.
+    at the first time that is known. Annotations are left out where the installed foxglove_msgs has
+    other fields than bags here say it has.
 
     Args:
         node: The node to subscribe with.
@@ -55,8 +63,6 @@ class Recorder:
         classifier: As given.
         status: The classifier's newest report.
         model: The name of the model, once the classifier is active; empty until then.
-        results: Results since `recording`.
-        latencies: Messages of `~/latency` since `recording`.
         settled: Whether the last two reports since `reset_settled` are equal, and no image is
             being worked on.
     """
@@ -73,9 +79,9 @@ class Recorder:
         self.classifier = classifier
         self.status = ClassifierStatus(classifier)
         self.model = ""
-        self.results = self.latencies = 0
         self.settled = False
         self._node = node
+        self._arrived: Counter[str] = Counter()
         self._on_result, self._on_report, self._on_notice = on_result, on_report, on_notice
         self._bag: BagWriter | None = None
         self._is_recording = False
@@ -83,12 +89,16 @@ class Recorder:
         self._before = self._counts = Counts()
         self._previous: Counts | None = None
         self._noticed = False
+        per_image = [LATENCY, LABEL]
+        if has_our_fields(TOPICS[ANNOTATIONS]):
+            per_image.append(ANNOTATIONS)
+        self._per_image = (_CLASSIFICATION, *per_image)
         # The latched ones last: the classifier learns of subscriptions in this order, so when a
         # latched message comes, it knows of them all.
         self._topics = [
             _RecordedTopic(DIAGNOSTICS_TOPIC, DIAGNOSTICS, False, self._handle_diagnostics),
-            self._own_topic("classification", self._handle_classification),
-            self._own_topic("latency", self._handle_latency),
+            self._own_topic(_CLASSIFICATION, self._handle_classification),
+            *(self._own_topic(name, partial(self._count, name)) for name in per_image),
             self._own_topic("vision_info", self._handle_vision_info),
             self._own_topic("label_info", lambda data: None),
         ]
@@ -108,15 +118,24 @@ class Recorder:
 
     @property
     def has_all(self) -> bool:
-        """Whether no image is being worked on, and every result that was reported has come."""
+        """Whether no image is being worked on, and all that was reported of each has come."""
         counts = self.counts
-        return counts.complete and min(self.results, self.latencies) >= counts.classified
+        return counts.complete and all(
+            self._arrived[name] + counts.failures.get(name, 0) >= counts.classified
+            for name in self._per_image
+            if name in _ALWAYS or self._node.count_publishers(f"{self.classifier}/{name}")
+        )
+
+    @property
+    def results(self) -> int:
+        """Results since `recording`."""
+        return self._arrived[_CLASSIFICATION]
 
     @property
     def progress(self) -> int:
         """A number that grows with every message of the classifier that has news."""
         counts = self.counts
-        return self.results + self.latencies + counts.received + counts.classified + counts.dropped
+        return self._arrived.total() + counts.received + counts.classified + counts.dropped
 
     @property
     def has_reported(self) -> bool:
@@ -143,7 +162,7 @@ class Recorder:
         """Count from now on and write to a bag, if one is given, until the block ends."""
         self._is_recording, self._bag = True, bag
         self._before = self._counts
-        self.results = self.latencies = 0
+        self._arrived.clear()
         if bag is not None:
             for topic in self._topics:
                 bag.declare(topic.name, topic.type_name, latched=topic.latched)
@@ -193,11 +212,11 @@ class Recorder:
 
     def _handle_classification(self, data: bytes) -> None:
         sec, nanosec = CdrReader(data).words("iI")
-        self.results += 1
+        self._arrived[_CLASSIFICATION] += 1
         self._on_result(sec * 1_000_000_000 + nanosec)
 
-    def _handle_latency(self, data: bytes) -> None:
-        self.latencies += 1
+    def _count(self, name: str, data: bytes) -> None:
+        self._arrived[name] += 1
 
     def _handle_vision_info(self, data: bytes) -> None:
         self.model = deserialize_message(data, VisionInfo).method

@@ -11,6 +11,7 @@ from efv2_ros.bags.bag import Bag, Topic, Unreadable
 from efv2_ros.classify.classifier import Classified, Classifier
 from efv2_ros.classify.failures import cause_of, explained
 from efv2_ros.classify.pipeline import Pipeline
+from efv2_ros.classify.seen import seen
 from efv2_ros.replay.run import FrameResult, Run, in_stamp_order
 from efv2_ros.vision.frame import Frame, Header
 
@@ -84,8 +85,11 @@ def replay(
         milliseconds = {stage: each * 1e3 for stage, each in seconds.items()}
         add(
             item.number,
-            FrameResult(item.frame.header, outcome.prediction, milliseconds=milliseconds),
-        )
+            FrameResult(
+                item.frame.header, outcome.prediction, milliseconds=milliseconds,
+                seen=seen(item.frame, outcome.classifier),
+            ),
+        )  # fmt: skip
 
     pipeline: Pipeline[_Item, Classified] = Pipeline(
         _Stages(classifier), deliver, slots=slots, policy="all"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from efv2_ros.classify.latency import DROPPED_KEY
 from efv2_ros.classify.options import NODE
 from efv2_ros.classify.postprocess import Prediction
 from efv2_ros.messages.message import deserialize, header_message, message, serialize
+from efv2_ros.replay.annotations import IMAGE_ANNOTATIONS, image_annotations
 from efv2_ros.replay.run import FrameResult, Run, RunError, in_stamp_order, read_jsonl
 from efv2_ros.vision.frame import Header
 
@@ -20,12 +22,15 @@ CLASSIFICATION = "vision_msgs/msg/Classification"
 LABEL_INFO = "vision_msgs/msg/LabelInfo"
 VISION_INFO = "vision_msgs/msg/VisionInfo"
 DIAGNOSTICS = "diagnostic_msgs/msg/DiagnosticArray"
+STRING = "std_msgs/msg/String"
 
 TOPICS = {
     "classification": CLASSIFICATION,
     "vision_info": VISION_INFO,
     "label_info": LABEL_INFO,
     "latency": DIAGNOSTICS,
+    "label": STRING,
+    "annotations": IMAGE_ANNOTATIONS,
 }
 """Message types of a run, by the topics' names below the node's."""
 
@@ -66,6 +71,10 @@ def _write(run: Run, bag: BagWriter) -> None:
         stamp = frame.header.nanoseconds
         if not frame.dropped:
             bag.write(f"{NODE}/classification", CLASSIFICATION, stamp, _classification(frame))
+            bag.write(f"{NODE}/label", STRING, stamp, _label(frame, run.labels))
+        if frame.seen is not None:
+            drawn = image_annotations(frame.header, frame.seen, frame.prediction, run.labels)
+            bag.write(f"{NODE}/annotations", IMAGE_ANNOTATIONS, stamp, drawn)
         bag.write(f"{NODE}/latency", DIAGNOSTICS, stamp, _latency(frame))
 
 
@@ -98,6 +107,11 @@ def _classification(frame: FrameResult) -> bytes:
         for class_id, score in zip(*frame.prediction, strict=True)
     ]
     return serialize(CLASSIFICATION, header=header_message(frame.header), results=results)
+
+
+def _label(frame: FrameResult, labels: Mapping[int, str]) -> bytes:
+    best = frame.prediction.class_ids[:1]
+    return serialize(STRING, data=labels.get(best[0], "") if best else "")
 
 
 def _latency(frame: FrameResult) -> bytes:

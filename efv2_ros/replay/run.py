@@ -27,6 +27,7 @@ from efv2_ros.classify.postprocess import Prediction
 from efv2_ros.errors import Efv2Error
 from efv2_ros.files import open_atomic
 from efv2_ros.vision.frame import Header
+from efv2_ros.vision.seen import Seen
 
 
 class RunError(Efv2Error):
@@ -43,6 +44,8 @@ class FrameResult:
         dropped: Short cause, as diagnostics count it; empty if the image was classified.
         reason: The cause in a sentence.
         milliseconds: Duration of each stage, by its name in `latency`; empty if unknown.
+        seen: Size of the image and the part of it that the network saw; None if unknown, as of a
+            run from a file. Results are equal whether or not it is known.
     """
 
     header: Header
@@ -50,6 +53,7 @@ class FrameResult:
     dropped: str = ""
     reason: str = ""
     milliseconds: Mapping[str, float] = field(default_factory=dict)
+    seen: Seen | None = field(default=None, compare=False)
 
 
 @dataclass(slots=True)

@@ -14,6 +14,7 @@ import efv2_ros
 from efv2_ros.classify.classifier import Classifier
 from efv2_ros.classify.model import load_model
 from efv2_ros.classify.options import ModelRequest, ViewOptions
+from efv2_ros.cli import doctor
 from efv2_ros.cli.main import main
 from efv2_ros.pictures.photo import read_photo
 from efv2_ros.vision.nv12 import Roi
@@ -190,6 +191,26 @@ def test_doctor_survives_a_cache_that_cannot_be_read(run, tmp_path, monkeypatch)
     folder.symlink_to(folder)  # a loop
     found = json.loads(run("doctor", "--json").stdout)["findings"]
     assert [each["verdict"] for each in found if each["subject"].startswith("model")]
+
+
+@pytest.mark.parametrize("on_board", [False, True])
+def test_doctor_tells_which_topics_for_viewers_there_are_not(monkeypatch, on_board):
+    """That TROS's messages are missing is of interest on a board only."""
+    gone = {"ai_msgs.msg"}
+
+    def run_python(code):
+        return None if code.removeprefix("import ") in gone else ""
+
+    monkeypatch.setattr("efv2_ros.cli.doctor._run_python", run_python)
+    monkeypatch.setattr("efv2_ros.runtimes.board.has_bpu", lambda: on_board)
+    found = {each.subject: each for each in doctor.examine()}
+    assert "foxglove_msgs" not in found
+    assert ("ai_msgs" in found) == on_board
+    gone.add("foxglove_msgs.msg")
+    found = {each.subject: each for each in doctor.examine()}
+    assert found["foxglove_msgs"].verdict == "info"
+    assert "no ~/annotations" in found["foxglove_msgs"].detail
+    assert "foxglove-msgs" in found["foxglove_msgs"].fix
 
 
 def test_doctor_names_what_is_missing_and_the_cure(run):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from bag_maker import PERIOD, START, compressed, header, image, stamps, write
 from click.testing import CliRunner
+from message_packages import need_annotations
 from ros2_stand_in import ros2_on_path
 from tiny_models import projection
 
@@ -21,9 +22,9 @@ from efv2_ros.classify.latency import END_TO_END, STAGES
 from efv2_ros.classify.model import load_model
 from efv2_ros.classify.options import ModelRequest
 from efv2_ros.cli.main import main
-from efv2_ros.messages.message import serialize
+from efv2_ros.messages.message import deserialize, serialize
 from efv2_ros.replay import offline
-from efv2_ros.replay.results import read_run
+from efv2_ros.replay.results import read_run, write_results
 from efv2_ros.replay.run import read_jsonl
 
 SOON = 120.0  # seconds: only reached when something is broken
@@ -185,6 +186,38 @@ def test_compressed_images_under_another_name(start, model_file, tmp_path):
         "--remap", "/lens/compressed:=/eye", "--results", tmp_path / "out",
     )  # fmt: skip
     assert_same(read_run(tmp_path / "out"), expected)
+
+
+def shown(path):
+    """What a bag of results has for viewers, by topic, in order."""
+    with Bag(path) as bag:
+        shown = {"label": [], "annotations": []}
+        topics = [name for name in bag.topics if name.rpartition("/")[2] in shown]
+        for each in bag.messages(topics):
+            message = deserialize(each.type_name, each.data)
+            shown[each.topic.rpartition("/")[2]].append(repr(message))
+    return shown
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("kind", [image, compressed])
+def test_a_recording_shows_what_a_bag_of_offline_results_shows(start, model_file, tmp_path, kind):
+    need_annotations()
+    messages = [kind(number, stamp) for number, stamp in enumerate(stamps(30))]
+    bag = make(tmp_path / "bag", messages)
+    expected = run_offline(bag, model_file)
+    write_results(expected, tmp_path / "offline")
+    transport = {image: "raw", compressed: "compressed"}[kind]
+    name = classifier(start, model_file, transport=transport, slots=2)
+    played(
+        bag, "--classifier", name, "--clock", "--reliable", "--wait-for-results", "--in-flight", 4,
+        "--results", tmp_path / "live",
+    )  # fmt: skip
+    live = shown(tmp_path / "live")
+    assert live == shown(tmp_path / "offline")
+    assert [len(each) for each in live.values()] == [30, 30]
+    assert len(set(live["annotations"])) == 30
+    assert_same(read_run(tmp_path / "live"), expected)
 
 
 @pytest.mark.e2e

@@ -12,6 +12,7 @@ from bag_maker import PERIOD, START, compressed, hbm, header, image, make, pictu
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from message_packages import need_annotations
 from tiny_models import fails_on_bright, projection
 
 from efv2_ros.bags.bag import Bag
@@ -425,6 +426,7 @@ def test_a_damaged_bag_of_results_says_so(tmp_path, classifier):
 
 def test_the_bag_holds_what_the_node_would_publish(tmp_path, classifier):
     serialization = pytest.importorskip("rclpy.serialization")
+    from std_msgs.msg import String
     from vision_msgs.msg import Classification, LabelInfo, VisionInfo
 
     run, _ = replay(make(tmp_path / "bag", 4), classifier)
@@ -442,10 +444,13 @@ def test_the_bag_holds_what_the_node_would_publish(tmp_path, classifier):
         f"{NODE}/vision_info": "vision_msgs/msg/VisionInfo",
         f"{NODE}/label_info": "vision_msgs/msg/LabelInfo",
         f"{NODE}/latency": "diagnostic_msgs/msg/DiagnosticArray",
+        f"{NODE}/label": "std_msgs/msg/String",
+        f"{NODE}/annotations": "foxglove_msgs/msg/ImageAnnotations",
     }
 
     assert durabilities == {
         "classification": "VOLATILE", "latency": "VOLATILE",
+        "label": "VOLATILE", "annotations": "VOLATILE",
         "vision_info": "TRANSIENT_LOCAL", "label_info": "TRANSIENT_LOCAL",
     }  # fmt: skip
 
@@ -466,12 +471,44 @@ def test_the_bag_holds_what_the_node_would_publish(tmp_path, classifier):
             map(str, frame.prediction.class_ids)
         )
         assert tuple(each.score for each in message.results) == frame.prediction.scores
+    best = [run.labels[frame.prediction.class_ids[0]] for frame in run.frames]
+    assert read("label", String) == list(
+        zip(stamps(4), (String(data=each) for each in best), strict=True)
+    )
     ((_, labels),) = read("label_info", LabelInfo)
     assert [each.class_name for each in labels.class_map] == list(classifier.model.labels)
     assert [each.class_id for each in labels.class_map] == list(range(1000))
     assert labels.threshold == 0.25
     ((_, info),) = read("vision_info", VisionInfo)
     assert (info.method, info.database_location) == (classifier.model.name, f"{NODE}/label_info")
+
+
+def test_the_bag_holds_the_annotations_that_the_node_would_publish(tmp_path, classifier):
+    serialization = pytest.importorskip("rclpy.serialization")
+    need_annotations()
+    from foxglove_msgs.msg import ImageAnnotations
+
+    run, _ = replay(broken_bag(tmp_path / "bag"), classifier)
+    write_results(run, tmp_path / "results")
+    with Bag(tmp_path / "results") as bag:
+        messages = list(bag.messages([f"{NODE}/annotations"]))
+    frames = [frame for frame in run.frames if not frame.dropped]
+    for frame, message in zip(frames, messages, strict=True):
+        drawn = serialization.deserialize_message(message.data, ImageAnnotations)
+        best = run.labels[frame.prediction.class_ids[0]]
+        assert (drawn.timestamp.sec, drawn.timestamp.nanosec) == frame.header[:2]
+        assert drawn.texts[0].text == f"{frame.prediction.scores[0]:6.1%} {best}"
+        assert len(drawn.texts) == len(frame.prediction.scores)
+        assert [(each.x, each.y) for each in drawn.points[0].points] == list(frame.seen.corners)
+
+
+def test_a_run_from_a_file_has_no_annotations(tmp_path, classifier):
+    """Nothing tells the size of its images."""
+    run, _ = replay(make(tmp_path / "bag", 2), classifier)
+    write_results(read_jsonl(written(run, tmp_path / "run.jsonl")), tmp_path / "results")
+    with Bag(tmp_path / "results") as bag:
+        assert f"{NODE}/annotations" not in bag.topics
+        assert bag.topics[f"{NODE}/label"].count == 2
 
 
 def test_foxglove_opens_the_bag(tmp_path, classifier):
@@ -492,7 +529,10 @@ def test_foxglove_opens_the_bag(tmp_path, classifier):
         texts = b"".join(each.data for each in summary.schemas.values())
         times = [message.log_time for _, channel, message in reader.iter_messages()
                  if channel.topic.endswith("/classification")]  # fmt: skip
-    assert counts == {"classification": 4, "label_info": 1, "latency": 4, "vision_info": 1}
+    assert counts == {
+        **dict.fromkeys(("classification", "label", "annotations", "latency"), 4),
+        **dict.fromkeys(("label_info", "vision_info"), 1),
+    }
     assert {encoding for _, encoding in found} == {"ros2msg"}
     assert b"MSG: vision_msgs/ObjectHypothesis" in texts
     assert times == stamps(4)
