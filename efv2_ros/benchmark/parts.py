@@ -20,6 +20,8 @@ PARTS = MappingProxyType(
         "node": "efv2_ros.benchmark.node",
         "overload": "efv2_ros.benchmark.overload",
         "device": "efv2_ros.benchmark.device",
+        "cameras": "efv2_ros.benchmark.cameras",
+        "start": "efv2_ros.benchmark.start",
     }
 )
 """Module of every part, with a function `run(options) -> Part`. Imported when its turn comes: some

@@ -459,6 +459,51 @@ def test_the_synthetic_device_is_the_limit_and_keeps_the_order(bench):
         assert row["disordered_results"] == 0
 
 
+@pytest.mark.e2e
+def test_cameras_in_one_node_are_related_to_as_many_nodes(bench):
+    pytest.importorskip("rclpy")
+    _, report = bench("--part", "cameras")
+    rows = rows_of(report, "cameras")
+    assert [(row["cameras"], row["nodes"]) for row in rows] == [(1, 1), (1, 1), (2, 2), (2, 1)]
+    for apart, together in (rows[:2], rows[2:]):
+        assert apart["memory_ratio"] == apart["cpu_ratio"] == 1
+        for key in ("cpu_percent", "rss_mb"):
+            ratio = "cpu_ratio" if key == "cpu_percent" else "memory_ratio"
+            assert together[ratio] == pytest.approx(together[key] / apart[key])
+        for row in (apart, together):
+            assert 0 < row["least_fps"] <= row["total_fps"] / row["cameras"]
+            assert 0 < row["pss_mb"] <= row["rss_mb"]
+    assert rows[3]["memory_ratio"] < 0.8
+
+
+@pytest.mark.e2e
+def test_a_start_is_related_to_that_of_the_smallest_node(bench):
+    pytest.importorskip("rclpy")
+    _, report = bench("--part", "start", "--untrained", "--runtime", "onnx")
+    smallest, classifier = rows_of(report, "start")
+    for row in (smallest, classifier):
+        assert 0 < row["model_s"] < row["result_s"]
+        assert 0 < row["rest_anonymous_mb"] < row["rest_mb"]
+    assert smallest["rest_mb"] < classifier["rest_mb"]
+    imports = {row["package"]: row for row in rows_of(report, "start", 1)}
+    assert {"efv2_ros", "rclpy", "numpy"} <= imports.keys()
+    assert 0 < sum(row["share"] for row in imports.values()) <= 1
+
+
+def test_imports_are_added_up_by_package():
+    pytest.importorskip("rclpy")
+    from efv2_ros.benchmark.start import by_package
+
+    lines = [
+        "import time: self [us] | cumulative | imported package",
+        "import time:       100 |        100 |     numpy.core",
+        "import time:        20 |        120 |   numpy",
+        "import time:         3 |        123 | efv2_ros.node",
+        "a warning of somebody",
+    ]
+    assert by_package(lines) == {"numpy": 120, "efv2_ros": 3}
+
+
 def test_the_synthetic_runtime_is_unknown_to_everybody_else(bench):
     done, _ = bench("--runtime", "synthetic", status=2)
     assert "'synthetic'" in done.stderr
