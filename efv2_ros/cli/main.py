@@ -25,6 +25,7 @@ from efv2_ros.cli.replay import replay
 from efv2_ros.cli.report import report
 from efv2_ros.cli.toolchain import toolchain
 from efv2_ros.cli.train import train
+from efv2_ros.cli.web import web
 from efv2_ros.errors import Efv2Error
 from efv2_ros.signals import ignore_signals, interruptible
 
@@ -66,6 +67,6 @@ def main() -> None:
 
 for _command in (
     bench, classify, demo, doctor, evaluate, models, perf, play, quantize, record_demo, replay,
-    report, toolchain, train,
+    report, toolchain, train, web,
 ):  # fmt: skip
     main.add_command(_command)

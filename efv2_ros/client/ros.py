@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import rclpy
@@ -19,20 +19,26 @@ class RosError(Efv2Error):
 
 
 @contextmanager
-def ros_context() -> Iterator[Context]:
+def ros_context(args: Sequence[str] = (), *, publishes_images: bool = True) -> Iterator[Context]:
     """Initialise ROS with shared memory for images, and shut it down after the block.
 
     rclpy installs no signal handlers for it: see `catch_stop`.
 
+    Args:
+        args: Arguments for ROS, from `--ros-args` on.
+        publishes_images: Whether the process publishes images, and needs the memory.
+
     Raises:
         RosError: The middleware does not start.
     """
-    profile = image_profile(os.environ)
+    profile = image_profile(os.environ) if publishes_images else {}
     os.environ.update(profile)
     context = Context()
     try:
         try:
-            rclpy.init(args=[], context=context, signal_handler_options=SignalHandlerOptions.NO)
+            rclpy.init(
+                args=list(args), context=context, signal_handler_options=SignalHandlerOptions.NO
+            )
         except Exception as error:  # rclpy's RCLError, which Humble does not export, among others
             reason = str(error).partition("\n")[0]
             raise RosError(f"ROS 2 does not start: {reason}") from error

@@ -1,0 +1,1 @@
+"""The page in the browser beside a running classifier; the only room with aiohttp."""
