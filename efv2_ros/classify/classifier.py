@@ -36,6 +36,11 @@ class ScoredClass(NamedTuple):
     score: float
 
 
+def line_of(score: float, label: str) -> str:
+    """A class as a line of text that is drawn on an image."""
+    return f"{score:6.1%} {label}"
+
+
 class Classified(NamedTuple):
     """A prediction, the classifier that made it, and how long each stage took.
 
@@ -69,7 +74,7 @@ class Classified(NamedTuple):
 
     def lines(self) -> list[str]:
         """The classes as text, one line each: score and label."""
-        return [f"{score:6.1%} {label}" for _, label, score in self.classes]
+        return [line_of(score, label) for _, label, score in self.classes]
 
 
 class Prepared(NamedTuple):

@@ -230,8 +230,9 @@ class ClassifierNode(LifecycleNode):
 
     def _subscribe(self) -> None:
         if self._enabled and self._phase == "active" and self._engine is not None:
-            # One that is to leave, or that the engine has yet to learn of, is not among both.
-            for name in self._engine.classifiers.keys() & self._settings.streams.keys():
+            # One that is to leave, or to come once `_on_cameras` is called, is not among all.
+            wanted = self._engine.classifiers.keys() & self._settings.streams.keys()
+            for name in wanted & self._cameras.keys():
                 self._cameras[name].subscribe(partial(self._submit, name))
 
     def _unsubscribe(self) -> None:

@@ -216,7 +216,9 @@ class Settings(NodeOptions):
     view: ViewOptions = ViewOptions()
     streams: Mapping[str, CameraSettings] = field(
         default_factory=lambda: {
-            ONLY_CAMERA: CameraSettings(IMAGE_TOPIC, "raw", "camera", ViewOptions())
+            ONLY_CAMERA: CameraSettings(
+                IMAGE_TOPIC, NodeOptions.transport, NodeOptions.frame_id, ViewOptions()
+            )
         }
     )
     values: Mapping[str, Value] = field(

@@ -226,7 +226,11 @@ class ResultPublishers(_Publishers):
         )
 
     def _create(self, kind: type, name: str, qos: Any) -> LifecyclePublisher:
-        return super()._create(kind, f"{self._camera}/{name}".lstrip("/"), qos)
+        return super()._create(kind, self._path(name), qos)
+
+    def _path(self, name: str) -> str:
+        """A topic's name after the node's."""
+        return f"{self._camera}/{name}".lstrip("/")
 
     def _create_optional(self, type_name: str, name: str, qos: Any) -> LifecyclePublisher | None:
         """Create a publisher; return None if its message type is not installed, or is broken."""
@@ -235,5 +239,5 @@ class ResultPublishers(_Publishers):
         except TransportError:
             return None
         except Exception as error:  # of a type's library, which may raise anything
-            self._node.get_logger().warning(f"cannot publish ~/{name}: {error}")
+            self._node.get_logger().warning(f"cannot publish ~/{self._path(name)}: {error}")
             return None

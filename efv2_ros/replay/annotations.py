@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from efv2_ros.classify.classifier import line_of
 from efv2_ros.classify.postprocess import Prediction
 from efv2_ros.messages.message import message, serialize
 from efv2_ros.pictures.overlay import SHADE, WHITE, Label, Overlay, Rgba, overlay
@@ -32,7 +33,7 @@ def image_annotations(
         MessageError: rosbags is missing.
     """
     lines = [
-        f"{score:6.1%} {labels.get(class_id, '')}"
+        line_of(score, labels.get(class_id, ""))
         for class_id, score in zip(*prediction, strict=True)
     ]
     drawn = overlay(seen, lines)
