@@ -28,6 +28,11 @@ from efv2_ros.pictures.overlay import overlay
 from efv2_ros.vision.frame import Frame, Header
 from efv2_ros.vision.upright import picture_size
 
+try:
+    from rclpy.event_handler import PublisherEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import PublisherEventCallbacks
+
 LATENCY, LABEL, ANNOTATIONS = "latency", "label", "annotations"
 TARGETS, ANNOTATED = "ai_targets", "image_annotated"
 """Topics of what goes with a result, relative to the node's name."""
@@ -40,12 +45,16 @@ _INACTIVE = LifecycleState("inactive", 2)
 
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
+_NO_EVENTS = PublisherEventCallbacks(use_default_callbacks=False)
+"""rclpy's executor lists the events of each publisher anew for each image, which is most of what a
+further camera costs. A subscriber whose QoS does not fit is told of it by its own node."""
+
 
 class _Publishers:
     """Lifecycle publishers that are destroyed together."""
 
-    def __init__(self, node: LifecycleNode) -> None:
-        self._node = node
+    def __init__(self, node: LifecycleNode, camera: str = ONLY_CAMERA) -> None:
+        self._node, self._camera = node, camera
         self._publishers: list[LifecyclePublisher] = []
 
     def destroy(self) -> None:
@@ -59,9 +68,15 @@ class _Publishers:
             publisher.on_activate(_INACTIVE)
 
     def _create(self, kind: type, name: str, qos: Any) -> LifecyclePublisher:
-        publisher = self._node.create_lifecycle_publisher(kind, f"~/{name}", qos)
+        publisher = self._node.create_lifecycle_publisher(
+            kind, self._topic(name), qos, event_callbacks=_NO_EVENTS
+        )
         self._publishers.append(publisher)
         return publisher
+
+    def _topic(self, name: str) -> str:
+        """A topic's name, which starts with the node's."""
+        return f"~/{self._camera}/{name}" if self._camera else f"~/{name}"
 
 
 class ModelPublishers(_Publishers):
@@ -134,8 +149,8 @@ class ResultPublishers(_Publishers):
         camera: str = ONLY_CAMERA,
         every: bool = False,
     ) -> None:
-        super().__init__(node)
-        self._model, self._camera = model, camera
+        super().__init__(node, camera)
+        self._model = model
         self._result = conversions.ClassificationMessage()
         self._picture = conversions.PictureMessage()
         self._to_bgr = BgrConverter(self._picture.allocate)
@@ -225,13 +240,6 @@ class ResultPublishers(_Publishers):
             self._targets_message.make(frame.header, size, outcome, seconds, now_ns, rate_hz)
         )
 
-    def _create(self, kind: type, name: str, qos: Any) -> LifecyclePublisher:
-        return super()._create(kind, self._path(name), qos)
-
-    def _path(self, name: str) -> str:
-        """A topic's name after the node's."""
-        return f"{self._camera}/{name}".lstrip("/")
-
     def _create_optional(self, type_name: str, name: str, qos: Any) -> LifecyclePublisher | None:
         """Create a publisher; return None if its message type is not installed, or is broken."""
         try:
@@ -239,5 +247,5 @@ class ResultPublishers(_Publishers):
         except TransportError:
             return None
         except Exception as error:  # of a type's library, which may raise anything
-            self._node.get_logger().warning(f"cannot publish ~/{self._path(name)}: {error}")
+            self._node.get_logger().warning(f"cannot publish {self._topic(name)}: {error}")
             return None

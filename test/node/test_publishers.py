@@ -210,3 +210,11 @@ def test_a_type_that_is_broken_is_told_and_left_out(node, result, monkeypatch, c
     log = capfd.readouterr().err
     assert log.count("cannot publish ~/annotations") == 1
     assert log.count("cannot publish ~/ai_targets") == 1
+
+
+def test_no_publisher_waits_for_events(node):
+    # The executor lists the events of each publisher anew for each image.
+    model = ModelPublishers(node)
+    outputs = ResultPublishers(node, model, camera="left")
+    for each in (*model._publishers, *outputs._publishers):
+        assert len(each.event_handlers) == 0
