@@ -82,7 +82,10 @@ class ImageSubscription:
             stream.topic,
             self._receive,
             image_qos(settings),
-            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible_qos),
+            # Another type is told of by the timer below.
+            event_callbacks=SubscriptionEventCallbacks(
+                incompatible_qos=self._on_incompatible_qos, use_default_callbacks=False
+            ),
             raw=serialized,
         )
         # By a steady clock: discovery takes no simulated time.
