@@ -87,6 +87,10 @@ setup(
             "torchvision",
         ],
         "bags": ["rosbags", "mcap"],
+        # For `efv2 replay` of many bags: on a cluster, from URLs, into Parquet files.
+        "cluster": ["distributed"],
+        "remote": ["fsspec"],
+        "parquet": ["pyarrow"],
         # For `efv2 web`.
         "web": ["aiohttp>=3.8"],
         "test": ["hypothesis", "pytest"],

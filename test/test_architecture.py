@@ -15,6 +15,7 @@ EVERYWHERE = {"errors", "figures", "files", "findings", "resources", "signals"}
 """Modules of the package's root that every room may import."""
 
 BELOW = {
+    "workers": set(),
     "toolchain": set(),
     "vision": set(),
     "models": set(),
@@ -25,6 +26,7 @@ BELOW = {
     "pictures": {"vision"},
     "bags": {"vision", "messages", "pictures"},
     "replay": {"vision", "classify", "messages", "pictures", "bags"},
+    "fleet": {"classify", "messages", "bags", "replay", "workers"},
     "evaluation": {"vision", "models", "runtimes", "classify", "pictures"},
     "report": {"vision", "classify", "pictures", "bags", "replay"},
     "quantize": {
@@ -41,6 +43,7 @@ BELOW = {
     "cli": {
         "vision", "models", "runtimes", "classify", "pictures", "bags", "replay", "evaluation",
         "report", "quantize", "toolchain", "training", "client", "play", "web", "benchmark",
+        "workers", "fleet",
     },
 }  # fmt: skip
 """Which rooms each room may import. A room comes after all that it may import."""
@@ -52,6 +55,9 @@ OWNERS = {
     "click": {"cli"},
     "rosbags": {"bags", "messages"},
     "mcap": {"bags"},
+    "distributed": {"workers"},
+    "fsspec": {"fleet"},
+    "pyarrow": {"replay"},
     "matplotlib": {"figures"},
     "jinja2": {"report", "quantize"},
     "scipy": {"evaluation"},

@@ -10,7 +10,8 @@ from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path, PurePosixPath
+from itertools import pairwise
+from pathlib import Path, PurePath, PurePosixPath
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -50,6 +51,20 @@ class Topic:
 
 
 _TRANSPORTS = {each.name: transport for transport, each in IMAGE_TYPES.items()}
+
+
+class Span(NamedTuple):
+    """A part of a bag.
+
+    Attributes:
+        part: Number of its storage file, from 0.
+        start: Time of recording at which it begins, in nanoseconds; None is the file's beginning.
+        stop: Time before which it ends; None is the file's end.
+    """
+
+    part: int
+    start: int | None = None
+    stop: int | None = None
 
 
 class Bag:
@@ -103,7 +118,11 @@ class Bag:
         self._resources.close()
 
     def messages(
-        self, topics: Collection[str], should_stop: Callable[[], bool] = lambda: False
+        self,
+        topics: Collection[str],
+        should_stop: Callable[[], bool] = lambda: False,
+        *,
+        span: Span | None = None,
     ) -> Generator[Message, None, None]:
         """Read the messages of some topics, in the order in which they were recorded.
 
@@ -114,9 +133,28 @@ class Bag:
             topics: Names of the topics.
             should_stop: Polled for each message, also of other topics where a damaged file has
                 to be searched; True ends the iteration.
+            span: Read this part of the bag only. Where `problems` grows, what is read is of no
+                use: only a whole bag can be salvaged.
         """
+        if span is not None:
+            yield from self._span(span, topics, should_stop)
+            return
         for part in self._parts:
             yield from self._messages(part, topics, should_stop)
+
+    def spans(self, topic: Topic, images: int) -> list[Span]:
+        """Cut the bag into spans of about `images` messages of a topic.
+
+        The messages of all spans, one after the other, are those of `messages`. A bag that is
+        damaged, or whose files are compressed as a whole, cannot be cut: it has no spans.
+        """
+        if self.problems or any(part.reader is None or part.packed for part in self._parts):
+            return []
+        return [
+            Span(index, *times)
+            for index, part in enumerate(self._parts)
+            for times in _cut(part.reader, topic.name, images)
+        ]
 
     def image_topic(self, name: str = "") -> Topic:
         """Find the topic that carries images.
@@ -147,6 +185,8 @@ class Bag:
         topic: Topic,
         frame_id: str = "camera",
         should_stop: Callable[[], bool] = lambda: False,
+        *,
+        span: Span | None = None,
     ) -> Iterator[Frame | Unreadable]:
         """Read the images of a topic, as views of their messages; `messages` gives the order.
 
@@ -154,10 +194,11 @@ class Bag:
             topic: A topic that `image_topic` returned.
             frame_id: Frame of messages without a header (HbmMsg).
             should_stop: See `messages`.
+            span: See `messages`.
         """
         kind = IMAGE_TYPES[str(topic.transport)]
         view = kind.frame if kind.has_header else partial(kind.frame, frame_id=frame_id)
-        for message in self.messages({topic.name}, should_stop):
+        for message in self.messages({topic.name}, should_stop, span=span):
             try:
                 yield view(message.data)
             except FrameError as error:
@@ -201,19 +242,14 @@ class Bag:
         if listed:
             return [file for file in listed if file.exists()]
         # Without metadata.yaml: the recorder was killed before it wrote it.
-        files = [
-            file
-            for file in self.path.iterdir()
-            if file.suffix in _STORAGES
-            or (file.suffix in _COMPRESSED and Path(file.stem).suffix in _STORAGES)
-        ]
+        files = [file for file in self.path.iterdir() if is_storage_file(file)]
         return sorted(files, key=lambda file: [*map(int, re.findall(r"\d+", file.name))])
 
     def _part(self, file: Path) -> _Part:
         """Open a storage file with rosbags; without a reader if it is damaged."""
         from rosbags.rosbag2 import Reader
 
-        file = self._unpacked(file)
+        packed, file = file, self._unpacked(file)
         if _has_journal(file):  # the recorder was killed; rosbags ignores the journal
             return _Part(file)
         try:
@@ -223,7 +259,7 @@ class Bag:
             self._note(f"{file.name} is damaged ({str(error) or type(error).__name__})")
             return _Part(file)
         self._resources.callback(reader.close)
-        return _Part(file, reader)
+        return _Part(file, reader, packed != file)
 
     def _unpacked(self, file: Path) -> Path:
         """Decompress a file that was compressed as a whole into a temporary one."""
@@ -269,16 +305,35 @@ class Bag:
             else:
                 yield message
 
+    def _span(
+        self, span: Span, topics: Collection[str], should_stop: Callable[[], bool]
+    ) -> Iterator[Message]:
+        part = self._parts[span.part]
+        try:
+            for message in _read(part.reader, topics, span.start, span.stop):
+                if should_stop():
+                    return
+                yield message
+        except Exception as error:  # whatever the damaged bytes make rosbags do
+            self._note(f"{part.file.name} is damaged ({str(error) or type(error).__name__})")
+
     def _note(self, problem: str) -> None:
         if problem not in self.problems:
             self.problems.append(problem)
 
 
 class _Part(NamedTuple):
-    """A storage file and its rosbags reader, which is None if the file is damaged."""
+    """A storage file.
+
+    Attributes:
+        file: The file; a temporary one if it was compressed as a whole.
+        reader: Its rosbags reader; None if the file is damaged.
+        packed: Whether it was compressed as a whole.
+    """
 
     file: Path
     reader: Any = None
+    packed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +347,18 @@ class Unreadable:
 
     header: Header
     error: FrameError
+
+
+def is_storage_file(path: PurePath) -> bool:
+    """Whether a file's name is that of a bag's storage file."""
+    return path.suffix in _STORAGES or (
+        path.suffix in _COMPRESSED and PurePath(path.stem).suffix in _STORAGES
+    )
+
+
+def listed_files(folder: Path) -> list[Path]:
+    """List the storage files that a bag's metadata.yaml names, whether or not they exist."""
+    return _listed_files(folder, _read_metadata(folder))
 
 
 def _read_metadata(folder: Path) -> Mapping[str, Any]:
@@ -323,12 +390,23 @@ def _metadata_qos(metadata: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
         return {}
 
 
-def _read(reader: Any, topics: Collection[str]) -> Iterator[Message]:
+def _read(
+    reader: Any, topics: Collection[str], start: int | None = None, stop: int | None = None
+) -> Iterator[Message]:
     """Read the messages of an undamaged file by their time."""
     wanted = [each for each in reader.connections if each.topic in topics]
     if wanted:
-        for connection, log_time, data in reader.messages(wanted):
+        for connection, log_time, data in reader.messages(wanted, start, stop):
             yield decompressed(Message(connection.topic, connection.msgtype, log_time, data))
+
+
+def _cut(reader: Any, topic: str, images: int) -> Iterator[tuple[int | None, int | None]]:
+    """Cut an undamaged file into spans of equal time: start and stop of each."""
+    count = sum(each.msgcount for each in reader.connections if each.topic == topic)
+    pieces = -(-count // images)
+    begin, length = reader.start_time, reader.end_time - reader.start_time
+    edges = [None, *(begin + length * number // pieces for number in range(1, pieces)), None]
+    return pairwise(edges) if pieces else iter(())
 
 
 def _has_journal(file: Path) -> bool:

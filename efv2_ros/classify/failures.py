@@ -8,6 +8,9 @@ from efv2_ros.errors import Efv2Error
 from efv2_ros.runtimes.base import DeviceLostError, InferenceError, InferenceTimeoutError
 from efv2_ros.vision.frame import FrameError
 
+MACHINE_CAUSES = ("device", "infer", "internal", "timeout")
+"""Causes of drops that are the machine's fault, and not the image's."""
+
 
 def cause_of(error: Exception) -> str:
     """Name the cause under which a frame that failed with this error is counted as dropped."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from rich.text import Text
 
 from efv2_ros.bags.errors import BagError
 from efv2_ros.classify.classifier import Classifier
+from efv2_ros.classify.failures import MACHINE_CAUSES
 from efv2_ros.classify.model import load_model
 from efv2_ros.classify.options import ModelRequest, ViewOptions
 from efv2_ros.cli.console import (
@@ -35,6 +37,9 @@ from efv2_ros.cli.options import (
     view_options,
 )
 from efv2_ros.files import check_writable
+from efv2_ros.fleet.remote import on_this_machine
+from efv2_ros.fleet.sources import find_bags, is_url
+from efv2_ros.fleet.tasks import Job
 from efv2_ros.replay.golden import Comparison, compare, write_junit
 from efv2_ros.replay.run import Run, RunError, read_jsonl, save_jsonl, write_jsonl
 from efv2_ros.signals import catch_stop
@@ -44,7 +49,7 @@ _LISTED = 10
 
 
 @click.command()
-@click.argument("bag", type=click.Path(path_type=Path))
+@click.argument("bags", metavar="BAG... | DIR | LIST", nargs=-1, required=True)
 @click.option(
     "--topic", default="", help="Topic of the images; needed if several topics carry images."
 )
@@ -62,6 +67,36 @@ _LISTED = 10
 )
 @click.option(
     "--timings", is_flag=True, help="Also write each image's latencies into the JSON lines."
+)
+@click.option(
+    "--parquet",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Also write the results as Parquet files into this folder, for DuckDB and others.",
+)
+@click.option(
+    "--results",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Replay any number of bags, in several processes; write a file of JSON lines for each, "
+    "and a summary, into this folder. The same command goes on after an interruption.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 1024),
+    help="Processes that replay bags for --results.  [default: one a core]",
+)
+@click.option(
+    "--cluster",
+    metavar="ADDRESS",
+    help="Replay the bags for --results on the Dask cluster of this scheduler: tcp://HOST:8786.",
+)
+@click.option(
+    "--chunk",
+    default=500,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Images after which a bag is cut for --results, so that several processes share it.",
 )
 @click.option(
     "--golden",
@@ -96,11 +131,16 @@ _LISTED = 10
 @view_options
 @model_options
 def replay(
-    bag: Path,
+    bags: tuple[str, ...],
     topic: str,
     out: Path | None,
     jsonl: Path | None,
     timings: bool,
+    parquet: Path | None,
+    results: Path | None,
+    workers: int | None,
+    cluster: str | None,
+    chunk: int,
     golden: Path | None,
     update_golden: bool,
     tolerance: float,
@@ -115,8 +155,12 @@ def replay(
     """Classify every image of BAG; the results are in the order of the stamps.
 
     BAG is a rosbag2 folder or one of its files: sqlite3 or mcap, compressed or not, with images
-    of type Image, CompressedImage or HbmMsg. It is read from disk, without ROS and as fast as
-    possible. From a damaged bag, all readable images are classified, and the exit status is 1.
+    of type Image, CompressedImage or HbmMsg; or the URL of one, such as s3://BUCKET/BAG. It is
+    read from disk, without ROS and as fast as possible. From a damaged bag, all readable images
+    are classified, and the exit status is 1.
+
+    With --results, any number of bags are replayed side by side: those that are named, those in
+    folders, and those in text files with a bag in each line.
 
     Ctrl-C or SIGTERM ends the replay with the results so far; the exit status is 130.
     """
@@ -124,17 +168,40 @@ def replay(
         raise click.UsageError("--update-golden and --junit need --golden FILE")
     if junit and update_golden:
         raise click.UsageError("--junit writes a comparison, and --update-golden makes none")
+    single = {"--out": out, "--jsonl": jsonl, "--golden": golden}
+    fleet = {"--workers": workers, "--cluster": cluster}
+    if results and any(single.values()):
+        raise click.UsageError(f"{_given(single)}: for one bag, without --results")
+    if not results and any(fleet.values()):
+        raise click.UsageError(f"{_given(fleet)}: for --results")
+    if workers and cluster:
+        raise click.UsageError("--workers are of this machine, and --cluster has its own")
+    request = replace(split_request(options), slots=slots)
+    view = replace(
+        split_view(options), input_range=input_range, smoothing=smoothing,
+        smoothing_time=smoothing_time,
+    )  # fmt: skip
+    if parquet:
+        from efv2_ros.replay.parquet import require_pyarrow
+
+        require_pyarrow()
+    if results:
+        from efv2_ros.cli.fleet import Where, replay_fleet
+
+        replay_fleet(
+            find_bags(bags), Job(request, view, topic, frame_id, chunk), results,
+            Where(cluster or "", workers or 0), timings=timings, parquet=parquet,
+        )  # fmt: skip
+        return
+    if len(bags) > 1 or _are_several(bags[0]):
+        raise click.UsageError("several bags need --results DIR, for their results")
+    bag = bags[0]
     if out and out.exists():
         raise BagError(f"cannot write the bag {out}: it exists already")
     for path in (jsonl, junit, golden if update_golden else None):
         if path is not None and not is_standard_output(path):
             check_writable(path)
     expected = read_jsonl(golden) if golden and not update_golden else None
-    request = replace(split_request(options), slots=slots)
-    view = replace(
-        split_view(options), input_range=input_range, smoothing=smoothing,
-        smoothing_time=smoothing_time,
-    )  # fmt: skip
     run, problems, is_interrupted = _run(bag, topic, request, view, frame_id)
 
     if out:
@@ -144,9 +211,13 @@ def replay(
     if jsonl:
         with open_result(jsonl) as file:
             write_jsonl(run, file, timings=timings)
+    if parquet:
+        from efv2_ros.replay.parquet import write_parquet
+
+        write_parquet(run, parquet, find_bags([bag])[0].name)
     console = messages if is_standard_output(jsonl) else output
     _summarize(run, problems, console)
-    failed = bool(problems) or any(cause in _FAILURES for cause in run.drops())
+    failed = bool(problems) or any(cause in MACHINE_CAUSES for cause in run.drops())
     if golden and update_golden:
         if failed:
             raise RunError(f"{golden} was not changed: only a whole run can be golden")
@@ -164,18 +235,31 @@ def replay(
         sys.exit(1)
 
 
-_FAILURES = ("device", "infer", "internal", "timeout")
-"""Causes of drops that are not the image's fault."""
+def _given(options: Mapping[str, Any]) -> str:
+    return ", ".join(name for name, value in options.items() if value)
+
+
+def _are_several(argument: str) -> bool:
+    """Whether an argument names bags in a folder or a list, and not one bag."""
+    path = Path(argument)
+    if is_url(argument):
+        return False
+    if path.is_dir():
+        return [each.location for each in find_bags([argument])] != [argument]
+    return path.is_file() and path.suffix == _LIST_SUFFIX
+
+
+_LIST_SUFFIX = ".txt"
 
 
 def _run(
-    path: Path, topic: str, request: ModelRequest, view: ViewOptions, frame_id: str
+    location: str, topic: str, request: ModelRequest, view: ViewOptions, frame_id: str
 ) -> tuple[Run, list[str], bool]:
     """Return the results, the bag's problems, and whether a signal ended the run."""
     from efv2_ros.bags.bag import Bag
     from efv2_ros.replay.offline import replay
 
-    with Bag(path) as bag:
+    with on_this_machine(location) as path, Bag(path) as bag:
         images = bag.image_topic(topic)
         with download_bar() as progress:
             model = load_model(request, progress, pipelined=True)
@@ -188,6 +272,7 @@ def _run(
                 on_progress=lambda done: bar.update(task, completed=done),
                 should_stop=should_stop,
             )  # fmt: skip
+        run.info["bag"] = location
         return run, bag.problems, should_stop()
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
-from efv2_ros.bags.bag import Bag, Topic, Unreadable
+from efv2_ros.bags.bag import Bag, Span, Topic, Unreadable
 from efv2_ros.classify.classifier import Classified, Classifier
 from efv2_ros.classify.failures import cause_of, explained
 from efv2_ros.classify.pipeline import Pipeline
@@ -48,6 +48,7 @@ def replay(
     *,
     slots: int = 1,
     frame_id: str = "camera",
+    span: Span | None = None,
     on_progress: Callable[[int], None] = lambda done: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Run:
@@ -62,6 +63,7 @@ def replay(
         classifier: A classifier whose model was loaded with `pipelined=True`.
         slots: Number of images that the model works on at once.
         frame_id: Frame of images without a header.
+        span: Classify the images of this part of the bag only; see `Bag.spans`.
         on_progress: Called with the number of images done.
         should_stop: Polled; ends the replay.
     """
@@ -97,7 +99,7 @@ def replay(
     is_complete = False
     try:
         start = time.perf_counter()
-        for number, image in enumerate(bag.images(topic, frame_id, should_stop)):
+        for number, image in enumerate(bag.images(topic, frame_id, should_stop, span=span)):
             read = time.perf_counter() - start
             if isinstance(image, Unreadable):
                 add(number, _dropped(image.header, image.error))

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("rosbags")
 
 import yaml
-from bag_maker import PERIOD, START, STORAGES, compressed, hbm, image, make, picture, stamps, write
+from bag_maker import PERIOD, START, STORAGES, big, compressed, hbm, image, make, picture, stamps, write
 
 from efv2_ros.bags.bag import Bag, Unreadable
 from efv2_ros.bags.errors import BagError
@@ -67,14 +67,6 @@ def test_what_is_cut_off_is_read_as_far_as_it_goes(tmp_path, storage, compressio
     assert any("damaged" in problem for problem in problems)
     assert len(set(problems)) == len(problems)
     assert all(file.name.split(".")[0] in problem for problem in problems)
-
-
-def big(number, stamp):
-    """Uncompressible, and so large that a bag of them spans several chunks."""
-    import numpy as np
-
-    data = np.random.default_rng(number).integers(0, 256, 30_000, np.uint8)
-    return image(number, stamp, height=100, width=100, step=300, data=data)
 
 
 def test_a_damaged_page_costs_only_the_messages_on_it(tmp_path):

@@ -43,6 +43,12 @@ def image(number, stamp, **changes):
     return "sensor_msgs/msg/Image", serialize("sensor_msgs/msg/Image", **(fields | changes))
 
 
+def big(number, stamp):
+    """Uncompressible, and so large that a bag of them spans several chunks."""
+    data = np.random.default_rng(number).integers(0, 256, 30_000, np.uint8)
+    return image(number, stamp, height=100, width=100, step=300, data=data)
+
+
 def compressed(number, stamp, **changes):
     data = cv2.imencode(".jpg", picture(number))[1]
     fields = {"header": header(stamp), "format": "jpeg", "data": data.reshape(-1)}

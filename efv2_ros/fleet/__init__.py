@@ -1,0 +1,1 @@
+"""Replay of fleets of bags: any number of them, by any number of processes."""

@@ -1,0 +1,195 @@
+"""Tasks of a fleet, which run in workers: replay a bag, or a span of it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from efv2_ros.bags.bag import Bag, Span
+from efv2_ros.classify.classifier import Classifier
+from efv2_ros.classify.model import Model, load_model
+from efv2_ros.classify.options import ModelRequest, ViewOptions
+from efv2_ros.fleet.remote import Copies
+from efv2_ros.replay.offline import replay
+from efv2_ros.replay.run import FrameResult, Run
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is the same for all bags of a fleet.
+
+    Attributes:
+        request: The model.
+        view: The handling of each image.
+        topic: Topic of the images; may be empty where each bag has only one.
+        frame_id: Frame of images without a header.
+        chunk: Number of images of a task; longer bags are cut.
+    """
+
+    request: ModelRequest
+    view: ViewOptions
+    topic: str = ""
+    frame_id: str = "camera"
+    chunk: int = 500
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A bag that is long enough for several tasks.
+
+    Attributes:
+        topic: Topic of the images.
+        images: Their number.
+        spans: What to replay, each by a task of its own.
+    """
+
+    topic: str
+    images: int
+    spans: tuple[Span, ...]
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What a task made of a bag, or of a span of it.
+
+    Attributes:
+        run: The results, with the labels of the classes that occur.
+        problems: What could not be read.
+        seconds: How long it took.
+    """
+
+    run: Run
+    problems: tuple[str, ...]
+    seconds: float
+
+
+def replay_or_cut(location: str, job: Job) -> Replayed | Cut:
+    """Replay a bag; if it is long, say how to cut it instead.
+
+    Smoothing looks back, and a damaged bag can only be salvaged as a whole: neither is cut.
+
+    Raises:
+        BagError: The bag cannot be read.
+        Efv2Error: The model cannot be used.
+    """
+    with _bag(location) as bag:
+        topic = bag.image_topic(job.topic)
+        if topic.count > job.chunk and job.view.smoothing == "off":
+            spans = bag.spans(topic, job.chunk)
+            if len(spans) > 1:
+                return Cut(topic.name, topic.count, tuple(spans))
+        return _replay(bag, location, job, topic.name)
+
+
+def replay_whole(location: str, job: Job) -> Replayed:
+    """Replay a bag, however long it is.
+
+    Raises:
+        BagError: The bag cannot be read.
+        Efv2Error: The model cannot be used.
+    """
+    with _bag(location) as bag:
+        return _replay(bag, location, job, job.topic)
+
+
+def replay_span(location: str, job: Job, topic: str, span: Span) -> Replayed:
+    """Replay a part of a bag. If it has problems, its results are of no use; see `Bag.messages`.
+
+    Raises:
+        BagError: The bag cannot be read.
+        Efv2Error: The model cannot be used.
+    """
+    with _bag(location) as bag:
+        return _replay(bag, location, job, topic, span)
+
+
+def _replay(bag: Bag, location: str, job: Job, topic: str, span: Span | None = None) -> Replayed:
+    with _models.borrowed(job.request) as model:
+        start = time.perf_counter()
+        run = replay(
+            bag, bag.image_topic(topic), Classifier(model, job.view), slots=job.request.slots,
+            frame_id=job.frame_id, span=span,
+        )  # fmt: skip
+    occurring = {class_id for frame in run.frames for class_id in frame.prediction.class_ids}
+    return Replayed(
+        replace(
+            run,
+            info=run.info | {"bag": location},
+            labels={each: label for each, label in run.labels.items() if each in occurring},
+            frames=[_without_view(each) for each in run.frames],
+        ),
+        tuple(bag.problems),
+        time.perf_counter() - start,
+    )
+
+
+def _without_view(frame: FrameResult) -> FrameResult:
+    """Leave out what only annotations need, which no file of a fleet holds."""
+    return replace(frame, seen=None)
+
+
+@contextmanager
+def _bag(location: str) -> Iterator[Bag]:
+    with _copies(location) as path, Bag(path) as bag:
+        yield bag
+
+
+class _Copies:
+    """Copies of bags from elsewhere, one for each thread; see `Copies`."""
+
+    def __init__(self) -> None:
+        self._free: list[Copies] = []
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def __call__(self, location: str) -> Iterator[Path]:
+        with self._lock:
+            copies = self._free.pop() if self._free else Copies()
+        try:
+            yield copies(location)
+        finally:
+            with self._lock:
+                self._free.append(copies)
+
+
+class _Models:
+    """Loaded models of this process: the next task of the same fleet need not load one again.
+
+    Several threads of a process, as a Dask worker may have, get a model each.
+    """
+
+    def __init__(self) -> None:
+        self._request: ModelRequest | None = None
+        self._free: list[Model] = []
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def borrowed(self, request: ModelRequest) -> Iterator[Model]:
+        """Lend a model.
+
+        Raises:
+            Efv2Error: The model cannot be used; see `load_model`.
+        """
+        with self._lock:
+            model = self._free.pop() if self._free and request == self._request else None
+        if model is None:
+            model = load_model(request, pipelined=True)
+        try:
+            yield model
+        except BaseException:
+            model.close()
+            raise
+        with self._lock:
+            others, self._free = (self._free, []) if request != self._request else ([], self._free)
+            self._request = request
+            self._free.append(model)
+        for each in others:
+            each.close()
+
+
+_copies = _Copies()
+_models = _Models()

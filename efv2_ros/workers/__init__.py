@@ -1,0 +1,1 @@
+"""Where many tasks run: in processes of this machine, or on a Dask cluster."""
