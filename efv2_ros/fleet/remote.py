@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -15,38 +15,34 @@ from efv2_ros.fleet.sources import is_url
 _METADATA = "metadata.yaml"
 
 
-class Copies:
-    """The bag that was asked for last, if it is not on this machine; a context manager.
+class Copy:
+    """A bag on this machine: a copy of one from elsewhere, or one that is here.
 
-    The spans of a bag mostly follow each other, so that each process copies a bag once.
+    Args:
+        location: The bag's path or URL.
+
+    Attributes:
+        path: Where it is.
+
+    Raises:
+        BagError: It cannot be copied.
     """
 
-    def __init__(self) -> None:
-        self._location = ""
+    def __init__(self, location: str) -> None:
+        self.path = Path(location)
         self._folder: tempfile.TemporaryDirectory[str] | None = None
-        self._path = Path()
-
-    def __call__(self, location: str) -> Path:
-        """Return where a bag is on this machine.
-
-        Raises:
-            BagError: It cannot be copied.
-        """
-        if not is_url(location):
-            return Path(location)
-        if location != self._location:
-            self.close()
+        if is_url(location):
             self._folder = tempfile.TemporaryDirectory(prefix="efv2_bag_")
-            self._path = copy(location, Path(self._folder.name))
-            self._location = location
-        return self._path
+            try:
+                self.path = copy(location, Path(self._folder.name))
+            except BaseException:
+                self.close()
+                raise
 
     def close(self) -> None:
-        """Remove the copy."""
-        self._location = ""
+        """Remove a copy."""
         if self._folder is not None:
             self._folder.cleanup()
-            self._folder = None
 
 
 @contextmanager
@@ -56,11 +52,8 @@ def on_this_machine(location: str) -> Iterator[Path]:
     Raises:
         BagError: It cannot be copied.
     """
-    copies = Copies()
-    try:
-        yield copies(location)
-    finally:
-        copies.close()
+    with closing(Copy(location)) as found:
+        yield found.path
 
 
 def copy(url: str, folder: Path) -> Path:

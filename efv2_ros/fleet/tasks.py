@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import partial
 
 from efv2_ros.bags.bag import Bag, Span
 from efv2_ros.classify.classifier import Classifier
-from efv2_ros.classify.model import Model, load_model
+from efv2_ros.classify.model import load_model
 from efv2_ros.classify.options import ModelRequest, ViewOptions
-from efv2_ros.fleet.remote import Copies
+from efv2_ros.fleet.remote import Copy
 from efv2_ros.replay.offline import replay
 from efv2_ros.replay.run import FrameResult, Run
+from efv2_ros.workers.lending import Lending
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def replay_span(location: str, job: Job, topic: str, span: Span) -> Replayed:
 
 
 def _replay(bag: Bag, location: str, job: Job, topic: str, span: Span | None = None) -> Replayed:
-    with _models.borrowed(job.request) as model:
+    with _models(job.request) as model:
         start = time.perf_counter()
         run = replay(
             bag, bag.image_topic(topic), Classifier(model, job.view), slots=job.request.slots,
@@ -134,62 +134,11 @@ def _without_view(frame: FrameResult) -> FrameResult:
 
 @contextmanager
 def _bag(location: str) -> Iterator[Bag]:
-    with _copies(location) as path, Bag(path) as bag:
+    with _copies(location) as copy, Bag(copy.path) as bag:
         yield bag
 
 
-class _Copies:
-    """Copies of bags from elsewhere, one for each thread; see `Copies`."""
+_copies = Lending(Copy)
+"""The spans of a bag mostly follow each other, so that each process copies a bag once."""
 
-    def __init__(self) -> None:
-        self._free: list[Copies] = []
-        self._lock = threading.Lock()
-
-    @contextmanager
-    def __call__(self, location: str) -> Iterator[Path]:
-        with self._lock:
-            copies = self._free.pop() if self._free else Copies()
-        try:
-            yield copies(location)
-        finally:
-            with self._lock:
-                self._free.append(copies)
-
-
-class _Models:
-    """Loaded models of this process: the next task of the same fleet need not load one again.
-
-    Several threads of a process, as a Dask worker may have, get a model each.
-    """
-
-    def __init__(self) -> None:
-        self._request: ModelRequest | None = None
-        self._free: list[Model] = []
-        self._lock = threading.Lock()
-
-    @contextmanager
-    def borrowed(self, request: ModelRequest) -> Iterator[Model]:
-        """Lend a model.
-
-        Raises:
-            Efv2Error: The model cannot be used; see `load_model`.
-        """
-        with self._lock:
-            model = self._free.pop() if self._free and request == self._request else None
-        if model is None:
-            model = load_model(request, pipelined=True)
-        try:
-            yield model
-        except BaseException:
-            model.close()
-            raise
-        with self._lock:
-            others, self._free = (self._free, []) if request != self._request else ([], self._free)
-            self._request = request
-            self._free.append(model)
-        for each in others:
-            each.close()
-
-
-_copies = _Copies()
-_models = _Models()
+_models = Lending(partial(load_model, pipelined=True))

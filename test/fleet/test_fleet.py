@@ -2,6 +2,8 @@
 
 import json
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -22,7 +24,6 @@ from efv2_ros.fleet.results import Results
 from efv2_ros.fleet.sources import find_bags
 from efv2_ros.fleet.tasks import Job
 from efv2_ros.workers.errors import WorkersError
-from efv2_ros.workers.processes import LocalWorkers
 from efv2_ros.workers.workers import Workers
 
 
@@ -270,9 +271,7 @@ def test_a_model_that_cannot_be_used_ends_the_fleet(efv2, tmp_path):
 def test_the_next_run_goes_on(tmp_path, job):
     bags = [make(tmp_path / "a", 5), make(tmp_path / "b", 45), make(tmp_path / "c", 5)]
     done = []
-    tags, _ = run(
-        tmp_path / "out", job, bags, lambda: len(done) >= 6, on_progress=done.append
-    )
+    tags, _ = run(tmp_path / "out", job, bags, lambda: len(done) >= 6, on_progress=done.append)
     assert [tuple(each) for each in tags] == [(0, -1), (1, -1), (2, -1), (1, 0), (1, 1)]
     assert (done[-1].bags, done[-1].images, done[-1].total) == (2, 28, 55)
     seen = []
@@ -304,7 +303,11 @@ def test_a_part_that_is_damaged_is_replayed_again(tmp_path, job):
     run(tmp_path / "out", job, [bag], lambda: len(done) >= 4, on_progress=done.append)
     (tmp_path / "out" / ".parts" / "bag.1.jsonl").write_text("{nonsense")
     tags, _ = run(tmp_path / "out", job, [bag])
-    assert [each.span for each in tags] == [1, 2, 3, 4] or [each.span for each in tags] == [1, 3, 4]
+    assert [each.span for each in tags] == [1, 2, 3, 4] or [each.span for each in tags] == [
+        1,
+        3,
+        4,
+    ]
     run(tmp_path / "whole", job, [bag])
     assert (tmp_path / "out/bag.jsonl").read_bytes() == (tmp_path / "whole/bag.jsonl").read_bytes()
 
@@ -330,9 +333,6 @@ def test_a_file_in_the_way(tmp_path, job):
 
 
 def test_ctrl_c_keeps_what_is_done(model_file, tmp_path):
-    import subprocess
-    import sys
-
     for number in range(3):
         make(tmp_path / "bags" / str(number), 200)
     command = [
@@ -420,7 +420,8 @@ def test_parquet_files_of_one_bag_and_of_many(efv2, tmp_path):
     assert efv2("bags/a", "--parquet", "one").exit_code == 0
     assert efv2("bags", "--results", "out", "--parquet", "many", "--chunk", 10).exit_code == 0
     one, many = (
-        pyarrow.dataset(tmp_path / each, partitioning="hive").to_table() for each in ("one", "many")
+        pyarrow.dataset(tmp_path / each, partitioning="hive").to_table()
+        for each in ("one", "many")
     )
     assert one.num_rows == 3
     assert many["bag"].to_pylist() == ["a"] * 3 + ["b"] * 30

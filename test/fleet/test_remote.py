@@ -11,12 +11,13 @@ from bag_maker import make
 from click.testing import CliRunner
 from tiny_models import projection
 
-fsspec = pytest.importorskip("fsspec")
+pytest.importorskip("fsspec")
 
+import fsspec
 from efv2_ros.bags.bag import Bag
 from efv2_ros.bags.errors import BagError
 from efv2_ros.cli.main import main
-from efv2_ros.fleet.remote import Copies, on_this_machine
+from efv2_ros.fleet.remote import on_this_machine
 
 
 @pytest.fixture(scope="module")
@@ -115,17 +116,11 @@ def test_a_bag_on_the_web(web):
         assert_same(path, bag)
 
 
-def test_the_same_bag_is_copied_once(tmp_path, web):
-    root, url = web
-    make(root / "one")
-    make(root / "two", 3)
-    copies = Copies()
-    first = copies(f"{url}/one")
-    assert copies(f"{url}/one") == first
-    assert len(images(copies(f"{url}/two"))) == 3
-    assert not first.exists()
-    copies.close()
-    assert copies(str(root / "one")) == root / "one"
+def test_a_bag_that_is_here_is_not_copied(tmp_path):
+    bag = make(tmp_path / "bag")
+    with on_this_machine(str(bag)) as path:
+        assert path == bag
+    assert bag.exists()
 
 
 @pytest.mark.parametrize(

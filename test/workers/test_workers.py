@@ -125,7 +125,7 @@ def test_a_cluster_survives_the_death_of_a_worker(tmp_path):
 
 
 def test_no_scheduler():
-    with pytest.raises(WorkersError, match="no Dask scheduler at tcp://127.0.0.1:1"):
+    with pytest.raises(WorkersError, match=r"no Dask scheduler at tcp://127\.0\.0\.1:1"):
         DaskWorkers("tcp://127.0.0.1:1")
     with pytest.raises(WorkersError, match="no Dask scheduler at nonsense://x"):
         DaskWorkers("nonsense://x")
