@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rich.progress import TextColumn
 
 from efv2_ros.classify.model import find_model
+from efv2_ros.classify.options import ModelRequest
 from efv2_ros.cli.console import (
     INTERRUPTED,
     bar_total,
@@ -20,31 +22,18 @@ from efv2_ros.cli.console import (
     output,
     warn_untrained,
 )
+from efv2_ros.cli.workers import Where
 from efv2_ros.fleet.fleet import Fleet, Progress, Task
 from efv2_ros.fleet.results import SUMMARY, Results
 from efv2_ros.fleet.sources import Source
 from efv2_ros.fleet.tasks import Job
+from efv2_ros.models.inputs import expand_user
 from efv2_ros.replay.run import Run
 from efv2_ros.signals import catch_stop
-from efv2_ros.workers.cluster import DaskWorkers
-from efv2_ros.workers.processes import LocalWorkers, cores
 from efv2_ros.workers.workers import Workers
 
 _LISTED = 20
 """Number of bags with problems that are printed; all are in the summary."""
-
-
-@dataclass(frozen=True)
-class Where:
-    """Where a fleet is replayed.
-
-    Attributes:
-        cluster: Address of a Dask scheduler; empty for processes of this machine.
-        workers: Number of these processes; 0 is one a core.
-    """
-
-    cluster: str = ""
-    workers: int = 0
 
 
 def replay_fleet(
@@ -61,7 +50,8 @@ def replay_fleet(
     Raises:
         Efv2Error: No bag can be replayed, or results cannot be written.
     """
-    results = Results(folder, job, timings=timings)
+    job = replace(job, request=_absolute(job.request))
+    results = Results(folder, job, timings=timings, parquet=parquet)
 
     def on_run(run: Run, name: str) -> None:
         if parquet is not None:
@@ -77,12 +67,9 @@ def replay_fleet(
         bags = f"{progress.bags} of {len(sources)} bags"
         bar.update(task, completed=progress.images, total=total, bags=bags)
 
-    workers: Workers[Task]
-    if where.cluster:
-        workers = DaskWorkers(where.cluster)
-    else:
-        workers = LocalWorkers(where.workers)
-        job = _prepared(job, workers.processes)
+    if not where.cluster:
+        job = _prepared(job, where.cores_each())
+    workers: Workers[Task] = where.open()
     with workers, catch_stop() as should_stop, bar:
         fleet = Fleet(sources, job, results, on_run=on_run, on_progress=on_progress)
         is_complete = fleet.run(workers, should_stop)
@@ -94,8 +81,22 @@ def replay_fleet(
         sys.exit(1)
 
 
-def _prepared(job: Job, processes: int) -> Job:
-    """Fetch the model once for all processes, and share the cores between them.
+def _absolute(request: ModelRequest) -> ModelRequest:
+    """Name files from the root: a worker may have another working folder.
+
+    Raises:
+        ModelError: A path begins with the home folder of nobody.
+    """
+    names = ("model_path", "catalog_file", "labels_file")
+    given = {name: getattr(request, name) for name in names if getattr(request, name)}
+    paths: dict[str, Any] = {
+        name: str(expand_user(path).absolute()) for name, path in given.items()
+    }
+    return replace(request, **paths)
+
+
+def _prepared(job: Job, cores: int) -> Job:
+    """Fetch the model once for all processes, and use so many cores in each.
 
     Raises:
         Efv2Error: The model cannot be used.
@@ -104,8 +105,8 @@ def _prepared(job: Job, processes: int) -> Job:
         found = find_model(job.request, on_progress)
     if found.untrained:
         warn_untrained()
-    threads = job.request.threads or max(1, cores() // processes)
-    return replace(job, request=replace(job.request, threads=threads))
+    request = replace(job.request, threads=job.request.threads or cores)
+    return replace(job, request=request)
 
 
 def _summarize(sources: Sequence[Source], results: Results) -> bool:

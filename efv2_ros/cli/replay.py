@@ -36,6 +36,7 @@ from efv2_ros.cli.options import (
     table_option,
     view_options,
 )
+from efv2_ros.cli.workers import Where, worker_options
 from efv2_ros.files import check_writable
 from efv2_ros.fleet.remote import on_this_machine
 from efv2_ros.fleet.sources import find_bags, is_url
@@ -81,15 +82,10 @@ _LISTED = 10
     help="Replay any number of bags, in several processes; write a file of JSON lines for each, "
     "and a summary, into this folder. The same command goes on after an interruption.",
 )
-@click.option(
-    "--workers",
-    type=click.IntRange(1, 1024),
-    help="Processes that replay bags for --results.  [default: one a core]",
-)
-@click.option(
-    "--cluster",
-    metavar="ADDRESS",
-    help="Replay the bags for --results on the Dask cluster of this scheduler: tcp://HOST:8786.",
+@worker_options(
+    workers="Processes that replay bags for --results.  [default: one a core]",
+    cluster="Replay the bags for --results on the Dask cluster of this scheduler: "
+    "tcp://HOST:8786.",
 )
 @click.option(
     "--chunk",
@@ -138,7 +134,7 @@ def replay(
     timings: bool,
     parquet: Path | None,
     results: Path | None,
-    workers: int | None,
+    processes: int | None,
     cluster: str | None,
     chunk: int,
     golden: Path | None,
@@ -169,13 +165,12 @@ def replay(
     if junit and update_golden:
         raise click.UsageError("--junit writes a comparison, and --update-golden makes none")
     single = {"--out": out, "--jsonl": jsonl, "--golden": golden}
-    fleet = {"--workers": workers, "--cluster": cluster}
+    fleet = {"--workers": processes, "--cluster": cluster}
+    where = Where(processes, cluster)
     if results and any(single.values()):
         raise click.UsageError(f"{_given(single)}: for one bag, without --results")
     if not results and any(fleet.values()):
         raise click.UsageError(f"{_given(fleet)}: for --results")
-    if workers and cluster:
-        raise click.UsageError("--workers are of this machine, and --cluster has its own")
     request = replace(split_request(options), slots=slots)
     view = replace(
         split_view(options), input_range=input_range, smoothing=smoothing,
@@ -186,12 +181,10 @@ def replay(
 
         require_pyarrow()
     if results:
-        from efv2_ros.cli.fleet import Where, replay_fleet
+        from efv2_ros.cli.fleet import replay_fleet
 
-        replay_fleet(
-            find_bags(bags), Job(request, view, topic, frame_id, chunk), results,
-            Where(cluster or "", workers or 0), timings=timings, parquet=parquet,
-        )  # fmt: skip
+        job = Job(request, view, topic, frame_id, chunk)
+        replay_fleet(find_bags(bags), job, results, where, timings=timings, parquet=parquet)
         return
     if len(bags) > 1 or _are_several(bags[0]):
         raise click.UsageError("several bags need --results DIR, for their results")

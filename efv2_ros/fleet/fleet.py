@@ -102,7 +102,7 @@ class Fleet:
             elif cut := self._results.kept_cut(source):
                 self._submit_spans(workers, number, cut)
             else:
-                workers.submit(Task(number), replay_or_cut, source.location, self._job)
+                workers.submit(Task(number), replay_or_cut, source.absolute, self._job)
         self._tell()
         for task, outcome in workers.results(should_stop):
             self._take(workers, task, outcome)
@@ -143,7 +143,7 @@ class Fleet:
                 self._count(opened, index, kept)
             else:
                 workers.submit(
-                    Task(number, index), replay_span, source.location, self._job, cut.topic, span
+                    Task(number, index), replay_span, source.absolute, self._job, cut.topic, span
                 )
         if not opened.missing:
             self._join(number)
@@ -179,10 +179,11 @@ class Fleet:
         self._close(number)
         source = self._sources[number]
         self._results.drop_parts(source.name)
-        workers.submit(Task(number), replay_whole, source.location, self._job)
+        workers.submit(Task(number), replay_whole, source.absolute, self._job)
 
     def _finish(self, number: int, run: Run, problems: tuple[str, ...], seconds: float) -> None:
         source = self._sources[number]
+        run.info["bag"] = source.location
         drops = run.drops()
         faults = [
             f"{count} images: {cause}" for cause, count in drops.items() if cause in MACHINE_CAUSES
@@ -191,8 +192,8 @@ class Fleet:
             source.location, source.name, "failed" if faults else "done", len(run.frames), drops,
             (*problems, *faults), round(seconds, 3), version_of(source.location),
         )  # fmt: skip
+        self._on_run(run, source.name)  # before the bag counts as done
         self._results.add(result, run)
-        self._on_run(run, source.name)
         self._end(number, len(run.frames))
 
     def _fail(self, number: int, problem: str) -> None:

@@ -73,6 +73,7 @@ class Results:
         folder: The folder.
         job: What its runs are made with.
         timings: Whether its runs hold each image's durations.
+        parquet: Where its runs also go, as Parquet files.
 
     Attributes:
         folder: As given.
@@ -83,10 +84,12 @@ class Results:
         FileWriteError: It cannot be written.
     """
 
-    def __init__(self, folder: Path, job: Job, *, timings: bool = False) -> None:
+    def __init__(
+        self, folder: Path, job: Job, *, timings: bool = False, parquet: Path | None = None
+    ) -> None:
         self.folder, self._timings = folder, timings
         self.bags: dict[str, BagResult] = {}
-        self._settings = _settings(job, timings)
+        self._settings = _settings(job, timings, parquet)
         self._saved = 0.0
         try:
             (folder / _PARTS).mkdir(parents=True, exist_ok=True)
@@ -264,7 +267,7 @@ def version_of(location: str) -> str:
     return f"{sum(each.st_size for each in stats)}/{max(each.st_mtime_ns for each in stats)}"
 
 
-def _settings(job: Job, timings: bool) -> dict[str, Any]:
+def _settings(job: Job, timings: bool, parquet: Path | None) -> dict[str, Any]:
     """Everything that the runs depend on, in JSON's types."""
     request = asdict(job.request)
     for name in ("allow_download", "allow_untrained", "slots", "threads", "infer_timeout"):
@@ -272,6 +275,7 @@ def _settings(job: Job, timings: bool) -> dict[str, Any]:
     settings = {
         "efv2_ros": __version__, **request, **asdict(job.view), "topic": job.topic,
         "frame_id": job.frame_id, "timings": timings,
+        "parquet": None if parquet is None else str(parquet.absolute()),
     }  # fmt: skip
     plain: dict[str, Any] = json.loads(json.dumps(settings))
     return plain

@@ -26,6 +26,11 @@ class Source(NamedTuple):
     name: str
     location: str
 
+    @property
+    def absolute(self) -> str:
+        """Its URL, or its path from the root: a worker may have another working folder."""
+        return self.location if is_url(self.location) else str(Path(self.location).absolute())
+
 
 def is_url(text: str) -> bool:
     """Whether a text names something that fsspec opens, and not a path."""

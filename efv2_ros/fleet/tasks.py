@@ -82,7 +82,7 @@ def replay_or_cut(location: str, job: Job) -> Replayed | Cut:
             spans = bag.spans(topic, job.chunk)
             if len(spans) > 1:
                 return Cut(topic.name, topic.count, tuple(spans))
-        return _replay(bag, location, job, topic.name)
+        return _replay(bag, job, topic.name)
 
 
 def replay_whole(location: str, job: Job) -> Replayed:
@@ -93,7 +93,7 @@ def replay_whole(location: str, job: Job) -> Replayed:
         Efv2Error: The model cannot be used.
     """
     with _bag(location) as bag:
-        return _replay(bag, location, job, job.topic)
+        return _replay(bag, job, job.topic)
 
 
 def replay_span(location: str, job: Job, topic: str, span: Span) -> Replayed:
@@ -104,10 +104,10 @@ def replay_span(location: str, job: Job, topic: str, span: Span) -> Replayed:
         Efv2Error: The model cannot be used.
     """
     with _bag(location) as bag:
-        return _replay(bag, location, job, topic, span)
+        return _replay(bag, job, topic, span)
 
 
-def _replay(bag: Bag, location: str, job: Job, topic: str, span: Span | None = None) -> Replayed:
+def _replay(bag: Bag, job: Job, topic: str, span: Span | None = None) -> Replayed:
     with _models(job.request) as model:
         start = time.perf_counter()
         run = replay(
@@ -118,7 +118,6 @@ def _replay(bag: Bag, location: str, job: Job, topic: str, span: Span | None = N
     return Replayed(
         replace(
             run,
-            info=run.info | {"bag": location},
             labels={each: label for each, label in run.labels.items() if each in occurring},
             frames=[_without_view(each) for each in run.frames],
         ),

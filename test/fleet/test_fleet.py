@@ -213,7 +213,7 @@ def test_a_damaged_bag_is_one_line_and_the_others_go_on(efv2, tmp_path):
     assert "3 of 3 bags, " in result.output
     lines = [each for each in result.stderr.splitlines() if "bags/" in each]
     assert len(lines) == 2
-    assert lines[0].startswith("failed: bags/b: nothing of bags/b")
+    assert lines[0].startswith(f"failed: bags/b: nothing of {tmp_path}/bags/b")
     assert lines[1].startswith("done: bags/c: ")
     assert (tmp_path / "out" / "a.jsonl").read_bytes() == single(efv2, "bags/a")
     assert (tmp_path / "out" / "c.jsonl").read_bytes() == single(efv2, "bags/c")
@@ -362,7 +362,9 @@ def test_ctrl_c_keeps_what_is_done(model_file, tmp_path):
 def test_a_cluster_of_which_a_worker_dies(efv2, tmp_path):
     for number in range(6):
         make(tmp_path / "bags" / str(number), 60)
-    with dask_cluster(tmp_path) as cluster:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    with dask_cluster(elsewhere) as cluster:
 
         def kill():
             while not list((tmp_path / "out").rglob("*.jsonl")):
@@ -423,6 +425,8 @@ def test_parquet_files_of_one_bag_and_of_many(efv2, tmp_path):
         pyarrow.dataset(tmp_path / each, partitioning="hive").to_table()
         for each in ("one", "many")
     )
+    again = efv2("bags", "--results", "out", "--chunk", 10)
+    assert "holds results of other settings (parquet was" in again.output
     assert one.num_rows == 3
     assert many["bag"].to_pylist() == ["a"] * 3 + ["b"] * 30
     columns = ["stamp", "class_id", "score", "label"]

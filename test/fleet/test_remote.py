@@ -14,6 +14,7 @@ from tiny_models import projection
 pytest.importorskip("fsspec")
 
 import fsspec
+
 from efv2_ros.bags.bag import Bag
 from efv2_ros.bags.errors import BagError
 from efv2_ros.cli.main import main

@@ -43,6 +43,7 @@ class Cluster:
         process = subprocess.Popen(
             [sys.executable, "-m", "distributed.cli.dask_" + role, *arguments],
             stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment,
+            cwd=self._folder,
         )  # fmt: skip
         self._stack.callback(process.wait)
         self._stack.callback(process.kill)

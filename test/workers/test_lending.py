@@ -4,7 +4,6 @@ import pytest
 
 from efv2_ros.workers.lending import Lending
 
-
 made = []
 
 

@@ -1,0 +1,176 @@
+#!/usr/bin/env python3
+"""Replay generated bags one by one and as a fleet, compare every byte, and measure the speed.
+
+usage: scripts/env -- python scripts/fleet_experiment.py [--bags 200]
+
+The bags are replayed by one process; by a command for each; on a local Dask cluster of two
+workers; and on one of whose workers one is killed midway. Each worker has one thread. The table is
+that of docs/fleet.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from distributed import LocalCluster
+
+from efv2_ros.bags.demo_bag import DemoCamera, record
+
+ROOT = Path(__file__).resolve().parents[1]
+LONG, SHORT = 400, 16
+"""Images of each fiftieth bag, and of the others."""
+
+
+def main() -> int:
+    """Measure, and print the table; return 1 if a byte differs."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--bags", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--chunk", type=int, default=50, help="images of a task")
+    parser.add_argument("--runtime", default="onnx")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="efv2_fleet_") as folder:
+        return Experiment(Path(folder), options).run()
+
+
+class Experiment:
+    """The bags, the ways to replay them, and how long each took."""
+
+    def __init__(self, folder: Path, options: argparse.Namespace) -> None:
+        self.folder, self.options = folder, options
+        self.seconds: dict[str, float] = {}
+        self.images = 0
+
+    def run(self) -> int:
+        """Do all and print the table."""
+        print(f"making {self.options.bags} bags", flush=True)
+        self.make_bags()
+        one = "one process"
+        self.timed(one, lambda: self.replay_fleet("one", "--workers", "1"))
+        self.timed("one command a bag", self.replay_each)
+        with cluster() as started:
+            address = started.scheduler_address
+            self.timed("Dask, 2 workers", lambda: self.replay_fleet("dask", "--cluster", address))
+        with cluster() as started, killing_one(started, self.folder / "killed") as killed:
+            self.timed(
+                "Dask, 2 workers, one killed midway",
+                lambda: self.replay_fleet("killed", "--cluster", started.scheduler_address),
+            )
+        print(f"\n{self.options.bags} bags, {self.images:,} images, {os.cpu_count()} cores\n")
+        print("| way | seconds | images a second | of one process |")
+        print("| :-- | ---: | ---: | ---: |")
+        for name, seconds in self.seconds.items():
+            ratio = self.seconds[one] / seconds
+            print(f"| {name} | {seconds:.1f} | {self.images / seconds:.0f} | {ratio:.2f}x |")
+        others = {name: self.different(name) for name in ("one", "dask", "killed")}
+        print(f"\nbags whose results differ from those of single replays: {others}")
+        print(f"workers killed: {len(killed)}, with {killed} of {self.options.bags} bags done")
+        return int(any(others.values()) or len(killed) != 1)
+
+    def make_bags(self) -> None:
+        """Make bags of photos in an order of their own, as JPEG, with stamps of their own."""
+        photos = sorted((ROOT / "photos" / "cards").glob("*.jpg"))
+        drawn = random.Random(self.options.seed)
+        (self.folder / "bags").mkdir()
+        for number in range(self.options.bags):
+            frames = LONG if number % 50 == 25 else SHORT
+            order = [drawn.choice(photos) for _ in range(frames)]
+            start = (1_700_000_000 + 1000 * number) * 10**9
+            camera = DemoCamera("jpeg", width=640, height=480, start=start)
+            record(self.folder / "bags" / f"{number:03}", order, camera)
+            self.images += frames
+
+    def timed(self, name: str, run: Callable[[], None]) -> None:
+        """Run, and note how long it took."""
+        print(name, flush=True)
+        start = time.monotonic()
+        run()
+        self.seconds[name] = time.monotonic() - start
+
+    def replay_fleet(self, name: str, *options: str) -> None:
+        """Replay all bags with one command."""
+        self.efv2(
+            "bags", "--results", str(self.folder / name), "--chunk", str(self.options.chunk),
+            *options,
+        )  # fmt: skip
+
+    def replay_each(self) -> None:
+        """Replay each bag with a command of its own."""
+        (self.folder / "single").mkdir()
+        for bag in sorted((self.folder / "bags").iterdir()):
+            self.efv2(
+                f"bags/{bag.name}", "--jsonl", str(self.folder / "single" / f"{bag.name}.jsonl")
+            )
+
+    def efv2(self, *arguments: str) -> None:
+        """Run `efv2 replay` where the bags are."""
+        command = [
+            sys.executable, "-m", "efv2_ros.cli", "replay", *arguments, "--size", "cards",
+            "--runtime", self.options.runtime, "--threads", "1",
+        ]  # fmt: skip
+        subprocess.run(
+            command, cwd=self.folder, check=True, stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def different(self, name: str) -> int:
+        """Count the bags whose results are not those of their single replays."""
+        singles = sorted((self.folder / "single").iterdir())
+        return sum(
+            not (self.folder / name / each.name).is_file()
+            or (self.folder / name / each.name).read_bytes() != each.read_bytes()
+            for each in singles
+        )
+
+
+@contextmanager
+def cluster() -> Iterator[LocalCluster]:
+    """Start a Dask cluster of two workers, each a process with one thread."""
+    folder = tempfile.mkdtemp(prefix="efv2_dask_")
+    try:
+        with LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=":0", local_directory=folder
+        ) as started:
+            yield started
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def killing_one(started: LocalCluster, results: Path) -> Iterator[list[int]]:
+    """Kill a worker of the cluster once a third of the bags is done; gives that number."""
+    killed: list[int] = []
+    ended = threading.Event()
+
+    def watch() -> None:
+        bags = len(list((results.parent / "bags").iterdir()))
+        while not ended.wait(0.05):
+            done = len(list(results.glob("*.jsonl")))
+            if done >= bags / 3:
+                os.kill(started.workers[0].pid, signal.SIGKILL)
+                killed.append(done)
+                return
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield killed
+    finally:
+        ended.set()
+        thread.join()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
