@@ -116,6 +116,8 @@ def _check(target: Path, status: os.stat_result | None) -> None:
         raise IsADirectoryError(errno.EISDIR, "it is a folder")
     if not target.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, f"there is no folder {target.parent}")
+    if os.statvfs(target.parent).f_flag & os.ST_RDONLY:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
     # Renaming would replace a write-protected file too.
     if status is not None and not _is_accessible(target, os.W_OK):
         raise PermissionError(errno.EACCES, "it is write-protected")

@@ -84,6 +84,15 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
     assert (names(tmp_path), (tmp_path / "a.txt").read_text()) == (["a.txt"], "old")
 
 
+def test_a_read_only_file_system_is_named(tmp_path, monkeypatch):
+    """Root may write everywhere else, and only root can make one."""
+    state = list(os.statvfs(tmp_path))
+    state[8] |= os.ST_RDONLY
+    monkeypatch.setattr(os, "statvfs", lambda path: os.statvfs_result(state))
+    with pytest.raises(FileWriteError, match=r"a\.txt: Read-only file system$"):
+        check_writable(tmp_path / "a.txt")
+
+
 def test_the_current_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for path in (Path("a.txt"), Path("./b.txt"), Path("x/../c.txt")):

@@ -138,11 +138,12 @@ class BagWriter:
         """Write the index and the metadata, which complete the bag.
 
         Raises:
-            BagError: The disk is full.
+            BagError: The disk is full; nothing is left of the bag then.
         """
         try:
             self._writer.close()
         except _STORAGE_ERRORS as error:
+            self.discard()
             raise self._failed(error) from error
 
     def discard(self) -> None:

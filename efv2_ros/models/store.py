@@ -260,9 +260,11 @@ def fetch(
         Lock(url, fetched.size, fetched.sha256, now).write(target)
         origin = "download"
 
-    download(
-        url, target, accept=accept, needed=needed, on_progress=on_progress, should_stop=should_stop
-    )
+    if needed():  # else nothing is written: the cache may be read-only
+        download(
+            url, target, accept=accept, needed=needed, on_progress=on_progress,
+            should_stop=should_stop,
+        )  # fmt: skip
     return _resolved(spec, _checked(spec, target, format), origin)
 
 

@@ -1,14 +1,29 @@
 """Bags as they are read: whole, in every storage, and damaged in every way that happens."""
 
+import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 
 import pytest
 
 pytest.importorskip("rosbags")
 
 import yaml
-from bag_maker import PERIOD, START, STORAGES, big, compressed, hbm, image, make, picture, stamps, write
+from bag_maker import (
+    PERIOD,
+    START,
+    STORAGES,
+    big,
+    compressed,
+    hbm,
+    image,
+    make,
+    picture,
+    stamps,
+    write,
+)
 
 from efv2_ros.bags.bag import Bag, Unreadable
 from efv2_ros.bags.errors import BagError
@@ -382,3 +397,30 @@ def test_messages_are_those_of_rclpy():
     assert (read_back.header.stamp.sec, read_back.header.frame_id) == (1_700_000_000, "camera")
     assert bytes(read_back.data) == picture(3).tobytes()
     assert message("std_msgs/msg/String", data="x").data == "x"
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_nothing_is_left_of_a_bag_that_cannot_be_closed(tmp_path, storage):
+    """As a recording of `efv2 play` on a disk that becomes full."""
+    code = (
+        "import resource\n"
+        "from pathlib import Path\n"
+        "from bag_maker import image\n"
+        "from efv2_ros.bags.errors import BagError\n"
+        "from efv2_ros.bags.writer import BagWriter\n"
+        "try:\n"
+        f"    with BagWriter(Path('bag'), storage='{storage}') as bag:\n"
+        "        kind, data = image(0, 1)\n"
+        "        bag.write('/image', kind, 1, data)\n"
+        "        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "except BagError as error:\n"
+        "    print(error)\n"
+    )
+    environment = {name: each for name, each in os.environ.items() if "COVERAGE" not in name}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True,
+        text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.stdout.startswith("cannot write the bag bag: "), done.stderr
+    assert list(tmp_path.iterdir()) == []

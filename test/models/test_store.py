@@ -2,6 +2,7 @@ import dataclasses
 import errno
 import hashlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -246,6 +247,14 @@ def test_a_damaged_lock(spec, fetched, content):
     Lock.path_for(fetched).unlink()
     assert not status(spec, "onnx").locked
     assert resolve(spec, "onnx").path == fetched
+
+
+def test_a_good_file_is_kept_without_writing(spec, fetched):
+    """The cache may be read-only."""
+    folder = fetched.parent
+    os.utime(folder, ns=(0, 0))
+    assert fetch(spec, "onnx").origin == "cache"
+    assert folder.stat().st_mtime_ns == 0
 
 
 def test_a_new_version_is_taken_only_if_meant(spec, fetched, server, model):
