@@ -102,11 +102,11 @@ def bpu(monkeypatch):
     monkeypatch.syspath_prepend(str(standins.VENDOR))
     controls = standins.Controls()
     yield controls
-    misused = controls["wild_writes"], controls["reused_memory"]
+    misused = [controls[name] for name in ("wild_writes", "reused_memory", "overruns")]
     controls.reset()
     for name in [each for each in sys.modules if each.split(".")[0] in standins.VENDOR_MODULES]:
         del sys.modules[name]
-    assert misused == (0, 0)
+    assert misused == [0, 0, 0]
 
 
 @pytest.fixture(scope="session")

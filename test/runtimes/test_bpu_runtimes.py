@@ -45,7 +45,7 @@ def model(tmp_path):
 
 
 @pytest.fixture
-def opened(bpu):
+def opened(bpu, tmp_path):
     """`opened(path, name, **options)` opens a runtime that is closed at the end."""
     runtimes = []
 
@@ -56,6 +56,11 @@ def opened(bpu):
     yield opened
     for runtime in runtimes:
         runtime.close()
+    if libdnn._leftovers.now():  # else the next test would see them go
+        bpu.set(**standins.DEFAULTS)
+        last = opened(standins.bin_model(tmp_path / "last.bin"))
+        last.infer(standins.images(1)[0])
+        last.close()
 
 
 def assert_logits(runtime, nv12, tolerance=1e-5):
@@ -425,6 +430,61 @@ def test_a_bpu_that_hangs_without_memory_for_new_tensors_is_given_up(bpu, opened
     for _ in range(2):
         with pytest.raises(DeviceLostError, match="stopped answering"):
             runtime.infer(image)
+
+
+def test_what_a_hung_inference_may_still_use_is_freed_after_the_next_one(bpu, opened, model):
+    before, image = (bpu["memories"], bpu["models"]), standins.images(1)[0]
+    for _ in range(2):
+        runtime = opened(model(), infer_timeout=0.1)
+        bpu.set(hang_at=1)
+        with pytest.raises(InferenceTimeoutError):
+            runtime.infer(image)
+        runtime.close()
+    assert (bpu["memories"], bpu["models"]) > before
+    runtime = opened(model())
+    assert_logits(runtime, image)
+    runtime.close()
+    assert (bpu["memories"], bpu["models"]) == before
+
+
+def test_an_inference_that_began_before_a_hang_is_no_proof_that_it_ended(bpu, opened, model):
+    """It may be the hung one that the BPU takes later."""
+    before, (one, other) = bpu["memories"], standins.images(2)
+    runtime = opened(model(), slots=2, infer_timeout=2.0)
+    hasty = opened(model(), infer_timeout=0.1)
+    bpu.set(duration_us=500_000)
+    thread = threading.Thread(target=runtime.infer, args=(one,))
+    thread.start()
+    time.sleep(0.1)  # the BPU works on it
+    with pytest.raises(InferenceTimeoutError):
+        hasty.infer(other)
+    hasty.close()
+    thread.join()
+    time.sleep(0.6)  # until the other has ended: `bpu` looks for wild writes
+    assert_logits(runtime, one)
+    runtime.close()
+    assert bpu["memories"] == before
+
+
+def test_a_wait_that_fails_while_the_task_runs_leaves_its_memory_alone(bpu, opened, model):
+    """`bpu` looks for memory that was reused or freed before the task ended."""
+    before, images = (bpu["memories"], bpu["models"]), standins.images(4)
+    failed = 0
+    for _ in range(4):
+        runtime = opened(model())
+        bpu.set(duration_us=20_000, hbDNNWaitTaskDone=1000, slow_us=0, hang_us=0)
+        for image in images:
+            try:
+                assert_logits(runtime, image)
+            except InferenceError:
+                failed += 1
+        bpu.set(hbDNNWaitTaskDone=0)
+        runtime.close()
+    assert failed > 4
+    runtime = opened(model())
+    assert_logits(runtime, images[0])
+    runtime.close()
+    assert (bpu["memories"], bpu["models"]) == before
 
 
 def test_single_timeouts_far_apart_are_no_reason_to_give_up(bpu, opened, model):

@@ -62,7 +62,7 @@ class LibdnnRuntime(Runtime):
         )
 
     def close(self) -> None:
-        """See `Runtime.close`. Memory that a hung BPU may still write to is not freed."""
+        """See `Runtime.close`. What the BPU may still use is freed once it has answered again."""
         super().close()
         self._network.close()
 
@@ -129,9 +129,14 @@ class _Network:
             self._free(tensor)
 
     def close(self) -> None:
-        """Free everything, unless the BPU may still be using it."""
-        if self.health.hanging:
-            return
+        """Free everything; if the BPU may still be using it, after the next inference."""
+        if self.health.unsure:
+            _leftovers.add(self)
+        else:
+            self.free_all()
+
+    def free_all(self) -> None:
+        """Free the tensors and the model."""
         for tensor in self._tensors:
             self._free(tensor)
         self._tensors = []
@@ -167,11 +172,46 @@ class _Network:
         return properties
 
 
+class _Leftovers:
+    """Closed networks that the BPU may still be using. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._networks: tuple[_Network, ...] = ()
+        self._lock = threading.Lock()
+
+    def now(self) -> tuple[_Network, ...]:
+        """The networks that are free once an inference that starts now has ended."""
+        return self._networks
+
+    def add(self, network: _Network) -> None:
+        """Keep a network."""
+        with self._lock:
+            self._networks += (network,)
+
+    def free(self, networks: tuple[_Network, ...]) -> None:
+        """Free those of the networks that are still here."""
+        with self._lock:
+            freed = [each for each in networks if each in self._networks]
+            self._networks = tuple(each for each in self._networks if each not in freed)
+        for network in freed:
+            network.free_all()
+
+
+_leftovers = _Leftovers()
+
+
 class _Health:
-    """Tells one inference that hung from a BPU that no longer works. Thread-safe."""
+    """Tells one inference that hung from a BPU that no longer works. Thread-safe.
+
+    Attributes:
+        lost: Whether the BPU no longer works.
+        failures: How many waits for an inference failed.
+    """
 
     def __init__(self, limit: float) -> None:
         self.lost = False
+        self.failures = 0
+        self._ended = 0
         self._limit = limit
         self._first_timeout: float | None = None
         self._lock = threading.Lock()
@@ -181,11 +221,32 @@ class _Health:
         """Whether the latest inference timed out."""
         return self._first_timeout is not None
 
-    def answered(self) -> None:
-        """Record that an inference ended, with success or not."""
-        if self._first_timeout is not None:
+    @property
+    def unsure(self) -> bool:
+        """Whether an inference may still be running although the wait for it is over."""
+        return self._ended < self.failures
+
+    def answered(self, failures: int) -> None:
+        """Record that an inference ended well.
+
+        The BPU runs its tasks in order, so those whose waits failed before it have ended too.
+
+        Args:
+            failures: What `failures` was when it started.
+        """
+        if self._first_timeout is not None or self._ended < failures:
             with self._lock:
                 self._first_timeout = None
+                self._ended = max(self._ended, failures)
+
+    def failed(self, *, timeout: bool) -> None:
+        """Record that the wait for an inference failed, because of its time or otherwise."""
+        with self._lock:
+            self.failures += 1
+            if not timeout:
+                self._first_timeout = None
+        if timeout:
+            self.silent()
 
     def silent(self) -> None:
         """Record that an inference timed out, or could not start after one that did."""
@@ -217,6 +278,7 @@ class _Slot:
         network, call, task = self._network, self._network.library.call, c_void_p()
         if network.health.lost:
             raise DeviceLostError("the BPU stopped answering")
+        failures, leftovers = network.health.failures, _leftovers.now()
         try:
             with network.library.releasing("hbDNNReleaseTask", task):
                 call(
@@ -224,12 +286,14 @@ class _Slot:
                     network.handle, byref(network.control),
                 )  # fmt: skip
                 call("hbDNNWaitTaskDone", task, self._milliseconds)
-                network.health.answered()
+                network.health.answered(failures)
                 call("hbSysFlushMem", self._read, Cache.INVALIDATE)
         except DnnError as error:
             raise self._failure(error) from error
+        if leftovers:
+            _leftovers.free(leftovers)
         if self._abandoned:
-            # The BPU runs its tasks in order, so the ones that hung before this have ended.
+            # The BPU runs its tasks in order, so the ones that failed before this have ended.
             for tensors in self._abandoned:
                 network.free(tensors)
             self._abandoned.clear()
@@ -238,11 +302,9 @@ class _Slot:
     def _failure(self, error: DnnError) -> InferenceError:
         health, waited = self._network.health, error.call == "hbDNNWaitTaskDone"
         hung = waited and error.code == TIMEOUT
-        if hung:
-            health.silent()
+        if waited:
+            health.failed(timeout=hung)
             self._leave_tensors()
-        elif waited:
-            health.answered()
         elif health.hanging:
             health.silent()
         if health.lost:
@@ -253,7 +315,7 @@ class _Slot:
         return InferenceError(str(error))
 
     def _leave_tensors(self) -> None:
-        """Set the tensors aside, since the task that hangs may still write to them."""
+        """Set the tensors aside, since the task may still read and write them."""
         self._abandoned.append((self._input, self._output))
         try:
             self._set_up()

@@ -35,20 +35,25 @@ RGB_FROM_YUV = np.array([[1.0, 0.0, 1.4017], [1.0, -0.3437, -0.7142], [1.0, 1.77
 MEAN, SCALE = (128.0,) * 3, (1 / 128,) * 3
 
 
-def library() -> Path:
-    """The compiled C library, built once for each version of its source."""
+def library(*options: str) -> Path:
+    """The compiled C library, built once for each version of its source.
+
+    Args:
+        options: Further options for the compiler, such as `-fsanitize=address`.
+    """
     sources = [FOLDER / "libdnn.c", FOLDER / "libdnn.map"]
-    version = hashlib.sha256(b"".join(each.read_bytes() for each in sources)).hexdigest()[:12]
+    content = [*(each.read_bytes() for each in sources), *map(str.encode, options)]
+    version = hashlib.sha256(b"".join(content)).hexdigest()[:12]
     folder = Path(tempfile.gettempdir(), f"efv2-standins-{os.getuid()}-{version}")
     target = folder / "libdnn.so"
     if not target.exists():
         folder.mkdir(exist_ok=True)
-        compiler = os.environ.get("CC") or shutil.which("cc") or "gcc"
         part = folder / f"libdnn.{os.getpid()}.so"
         subprocess.run(
             [
-                *compiler.split(), "-O2", "-Wall", "-Wextra", "-shared", "-fPIC",
-                "-pthread", f"-Wl,--version-script={sources[1]}", "-o", part, sources[0],
+                *compiler(), *options, "-O2", "-Wall", "-Wextra",
+                "-Wno-missing-field-initializers", "-shared", "-fPIC", "-pthread",
+                f"-Wl,--version-script={sources[1]}", "-o", part, sources[0],
             ],
             check=True,
         )  # fmt: skip
@@ -56,32 +61,103 @@ def library() -> Path:
     return target
 
 
-def environment(**settings: int) -> dict[str, str]:
-    """The environment of a process that finds the stand-ins where the board has the real ones."""
+def compiler() -> list[str]:
+    """The command that compiles C."""
+    return (os.environ.get("CC") or shutil.which("cc") or "gcc").split()
+
+
+def environment(
+    *, numbers: Path | None = None, built: Path | None = None, **settings: int
+) -> dict[str, str]:
+    """The environment of a process that finds the stand-ins where the board has the real ones.
+
+    Args:
+        numbers: File that gets the process's settings and counters, for `Numbers`.
+        built: The library, if it is not that of `library()`.
+        settings: See `libdnn.c`.
+    """
+    built = built or library()
 
     def first(name: str, entry: Path) -> str:
         return os.pathsep.join(filter(None, [str(entry), os.environ.get(name, "")]))
 
     return {
         **os.environ,
-        "LD_LIBRARY_PATH": first("LD_LIBRARY_PATH", library().parent),
+        "LD_LIBRARY_PATH": first("LD_LIBRARY_PATH", built.parent),
         "PYTHONPATH": first("PYTHONPATH", VENDOR),
-        LIBRARY_VARIABLE: str(library()),
+        LIBRARY_VARIABLE: str(built),
+        **({"LIBDNN_STANDIN_NUMBERS": str(numbers)} if numbers else {}),
         "LIBDNN_STANDIN": " ".join(f"{name}={value}" for name, value in settings.items()),
     }
 
 
+def sanitizer() -> dict[str, str] | None:
+    """The environment of a Python that reports misuse of memory by and of the C library.
+
+    Returns:
+        The variables; None if the compiler has no AddressSanitizer.
+    """
+    # libstdc++ too, because the sanitizer looks for its functions once, at the start.
+    found = [
+        subprocess.run(
+            [*compiler(), f"-print-file-name={name}"], capture_output=True, text=True, check=False
+        ).stdout.strip()
+        for name in ("libasan.so", "libstdc++.so.6")
+    ]
+    if not all(Path(each).is_absolute() for each in found):
+        return None
+    return {
+        **environment(built=library("-fsanitize=address", "-g")),
+        "LD_PRELOAD": " ".join(str(Path(each).resolve()) for each in found),
+        "ASAN_OPTIONS": "detect_leaks=0",  # Python's own, most of them
+        "PYTHONMALLOC": "malloc",
+    }
+
+
+FUNCTIONS = (
+    "hbDNNInitializeFromFiles", "hbDNNRelease", "hbDNNGetModelNameList", "hbDNNGetModelHandle",
+    "hbDNNGetInputCount", "hbDNNGetOutputCount", "hbDNNGetInputTensorProperties",
+    "hbDNNGetOutputTensorProperties", "hbDNNInfer", "hbDNNWaitTaskDone", "hbDNNReleaseTask",
+    "hbSysAllocCachedMem", "hbSysFlushMem", "hbSysFreeMem",
+)  # fmt: skip
+"""The functions that can have random faults, each at the setting of its name."""
+
 DEFAULTS = {
     "duration_us": 0, "task_limit": 32, "open_error": 0, "alloc_error_at": 0, "infer_error_at": 0,
-    "wait_error_at": 0, "hang_at": 0, "dead_at": 0,
+    "wait_error_at": 0, "hang_at": 0, "dead_at": 0, "seed": 1, "slow_us": 50_000,
+    "hang_us": 1_000_000, **dict.fromkeys(FUNCTIONS, 0),
 }  # fmt: skip
 
 
-class Controls:
-    """The stand-in's settings and counters; see `libdnn.c`."""
+class Numbers:
+    """The settings and counters of a process that has them in a file; see `environment`."""
 
-    def __init__(self) -> None:
-        self._library = ctypes.CDLL(str(library()))
+    def __init__(self, path: Path) -> None:
+        layout = np.dtype([("name", "S40"), ("value", "<i8"), ("faults", "<i8")])
+        self._entries = np.memmap(path, layout, "r+")
+        self._places = {each.decode(): n for n, each in enumerate(self._entries["name"])}
+
+    def set(self, **settings: int) -> None:
+        for name, value in settings.items():
+            self._entries["value"][self._places[name]] = value
+
+    def __getitem__(self, name: str) -> int:
+        return int(self._entries["value"][self._places[name]])
+
+    def faults(self, function: str) -> int:
+        """How many random faults a function had."""
+        return int(self._entries["faults"][self._places[function]])
+
+
+class Controls:
+    """The stand-in's settings and counters in this process; see `libdnn.c`.
+
+    Args:
+        built: The library, if it is not that of `library()`.
+    """
+
+    def __init__(self, built: Path | None = None) -> None:
+        self._library = ctypes.CDLL(str(built or library()))
         self._library.standin_set.argtypes = (ctypes.c_char_p, ctypes.c_int64)
         self._library.standin_get.argtypes = (ctypes.c_char_p,)
         self._library.standin_get.restype = ctypes.c_int64
@@ -92,7 +168,7 @@ class Controls:
 
     def reset(self) -> None:
         """Defaults again; what a test lost or misused is not the next one's."""
-        self.set(**DEFAULTS, open_tasks=0, wild_writes=0, reused_memory=0)
+        self.set(**DEFAULTS, open_tasks=0, wild_writes=0, reused_memory=0, overruns=0)
 
     def __getitem__(self, name: str) -> int:
         value: int = self._library.standin_get(name.encode())

@@ -6,22 +6,32 @@
  * - It reads its input at the end of a task and writes the output of a hung one when that is
  *   released, so that memory which is reused or freed too early does not go unnoticed.
  * - At most 32 open tasks.
+ * - Memory has guards around it, which are looked at whenever it is flushed or freed.
  *
  * The network is one linear layer on the mean R, G and B of each 32x32 block, minus 128, by 128
  * (`network.py` has the same in ONNX). Every byte of the NV12 input counts.
  *
  * A model file is a protobuf message with the text "LIBDNN-STANDIN key=value ..." in it. Faults and
- * times are set by `standin_set`, or at load in the variable LIBDNN_STANDIN, in the same form.
+ * times are set by `standin_set`, or at load in the variable LIBDNN_STANDIN, in the same form. The
+ * settings and counters lie in the file that LIBDNN_STANDIN_NUMBERS names, for other processes.
+ *
+ * Random faults: of 1000 calls of a function, as many as the setting of its name says have one. Half
+ * of them return an error at once, having done nothing, as a wait whose task still runs; those that
+ * free something free it first. A quarter is slow. A quarter hangs: a task until it is released, any
+ * other call for `hang_us`.
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <time.h>
+#include <unistd.h>
 
 enum { INVALID_ARGUMENT = -6000001, INVALID_MODEL = -6000002, NO_FILE = -6000006,
        OUT_OF_MEMORY = -6000007, TIMED_OUT = -6000008, TASK_LIMIT = -6000009,
@@ -54,22 +64,36 @@ _Static_assert(sizeof(SysMem) == 24 && sizeof(Properties) == 176 && sizeof(Tenso
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed;
 
-static struct Number { const char *name; int64_t value; } numbers[] = {
+/* `faults` counts the random faults of the function of this name. */
+typedef struct { char name[40]; int64_t value, faults; } Number;
+
+static Number own_numbers[] = {
   /* settings: durations, and at which call (counted from 1 since it was set) what fails how */
   {"duration_us", 0}, {"task_limit", 32},
   {"open_error", 0}, {"alloc_error_at", 0}, {"infer_error_at", 0}, {"infer_error", FAILED},
   {"wait_error_at", 0}, {"wait_error", FAILED}, {"hang_at", 0}, {"dead_at", 0},
+  /* random faults: the first of the random numbers, durations, and how many of 1000 calls */
+  {"seed", 1}, {"slow_us", 50000}, {"hang_us", 1000000},
+  {"hbDNNInitializeFromFiles", 0}, {"hbDNNRelease", 0}, {"hbDNNGetModelNameList", 0},
+  {"hbDNNGetModelHandle", 0}, {"hbDNNGetInputCount", 0}, {"hbDNNGetOutputCount", 0},
+  {"hbDNNGetInputTensorProperties", 0}, {"hbDNNGetOutputTensorProperties", 0},
+  {"hbDNNInfer", 0}, {"hbDNNWaitTaskDone", 0}, {"hbDNNReleaseTask", 0},
+  {"hbSysAllocCachedMem", 0}, {"hbSysFlushMem", 0}, {"hbSysFreeMem", 0},
   /* counters */
   {"inferences", 0}, {"open_tasks", 0}, {"memories", 0}, {"models", 0}, {"reused_memory", 0},
-  {"wild_writes", 0}, {"core", 0}, {"priority", 0},
+  {"wild_writes", 0}, {"overruns", 0}, {"core", 0}, {"priority", 0},
 };
+enum { NUMBERS = sizeof own_numbers / sizeof *own_numbers };
+static Number *numbers = own_numbers;
 
-static int64_t *number(const char *name) {
-  for (size_t n = 0; n < sizeof numbers / sizeof *numbers; n++)
-    if (!strcmp(numbers[n].name, name)) return &numbers[n].value;
+static Number *entry(const char *name) {
+  for (int n = 0; n < NUMBERS; n++)
+    if (!strcmp(numbers[n].name, name)) return &numbers[n];
   fprintf(stderr, "stand-in libdnn: there is no number '%s'\n", name);
   abort();
 }
+
+static int64_t *number(const char *name) { return &entry(name)->value; }
 
 static int due(const char *at) { int64_t *n = number(at); return *n > 0 && --*n == 0; }
 
@@ -94,10 +118,66 @@ static int32_t value_in(const char *text, const char *key, int32_t otherwise) {
   return otherwise;
 }
 
+/* Random faults */
+
+static void sleep_us(int64_t us) {
+  struct timespec t = {us / 1000000, us % 1000000 * 1000};
+  while (nanosleep(&t, &t) && errno == EINTR) {}
+}
+
+/* Returns the code with which the call fails at once, or 0. `hangs` is set instead of hanging, for a
+ * function that has a better way to. */
+static int32_t fault(const char *function, int *hangs) {
+  static const int32_t codes[] = {FAILED, INVALID_ARGUMENT, OUT_OF_MEMORY, TIMED_OUT, TASK_LIMIT,
+                                  SYS_OUT_OF_MEMORY, -1};
+  pthread_mutex_lock(&lock);
+  Number *n = entry(function);
+  uint64_t x = 0, kind = 0, choice = 0;
+  if (n->value) {
+    int64_t *seed = number("seed");
+    *seed = (int64_t)((uint64_t)*seed * 6364136223846793005u + 1442695040888963407u);
+    x = (uint64_t)*seed >> 33;
+  }
+  int due = n->value && (int64_t)(x % 1000) < n->value;
+  if (due) {
+    ++n->faults;
+    kind = x / 1000 % 4;
+    choice = x / 4000 % (sizeof codes / sizeof *codes);
+  }
+  int64_t slow = *number("slow_us"), hang = *number("hang_us");
+  pthread_mutex_unlock(&lock);
+  if (!due) return 0;
+  if (kind < 2) return codes[choice];
+  if (kind == 2) sleep_us(slow);
+  else if (hangs) *hangs = 1;
+  else sleep_us(hang);
+  return 0;
+}
+
 /* Memory: a copy for the CPU's caches and one for the BPU */
+
+enum { GUARD = 64, GUARDED = 0xc3 };
 
 typedef struct Memory { uint8_t *cpu, *bpu; size_t size; int busy; struct Memory *next; } Memory;
 static Memory *memories;
+
+static uint8_t *guarded(size_t size) {
+  uint8_t *whole = malloc(size + 2 * GUARD);
+  memset(whole, GUARDED, size + 2 * GUARD);
+  return whole + GUARD;
+}
+
+/* Counts a write beyond the memory's ends, and mends the guards. */
+static void look_at_guards(const Memory *m) {
+  uint8_t *ends[] = {m->cpu - GUARD, m->cpu + m->size};
+  for (int end = 0; end < 2; end++)
+    for (int n = 0; n < GUARD; n++)
+      if (ends[end][n] != GUARDED) {
+        ++*number("overruns");
+        memset(ends[end], GUARDED, GUARD);
+        break;
+      }
+}
 
 static Memory *memory_of(uint64_t address) {
   for (Memory *m = memories; m; m = m->next)
@@ -107,13 +187,14 @@ static Memory *memory_of(uint64_t address) {
 
 int32_t hbSysAllocCachedMem(SysMem *memory, uint32_t size) {
   if (!memory || !size) return SYS_INVALID_ARGUMENT;
+  int32_t code = fault(__func__, NULL);
+  if (code) return code;
   pthread_mutex_lock(&lock);
-  int32_t code = 0;
   if (due("alloc_error_at")) {
     code = SYS_OUT_OF_MEMORY;
   } else {
     Memory *m = malloc(sizeof *m);
-    *m = (Memory){malloc(size), malloc(size), size, 0, memories};
+    *m = (Memory){guarded(size), malloc(size), size, 0, memories};
     memset(m->cpu, 0xa5, size);
     memset(m->bpu, 0x5a, size);
     memories = m;
@@ -125,17 +206,19 @@ int32_t hbSysAllocCachedMem(SysMem *memory, uint32_t size) {
 }
 
 int32_t hbSysFreeMem(SysMem *memory) {
+  int32_t failure = fault(__func__, NULL);
   pthread_mutex_lock(&lock);
   int32_t code = SYS_INVALID_ARGUMENT;
   for (Memory **m = &memories; memory && *m; m = &(*m)->next) {
     Memory *found = *m;
     if ((uint64_t)(uintptr_t)found->bpu != memory->phyAddr) continue;
     *m = found->next;
-    free(found->cpu);
+    look_at_guards(found);
+    free(found->cpu - GUARD);
     free(found->bpu);
     free(found);
     --*number("memories");
-    code = 0;
+    code = failure;
     break;
   }
   pthread_mutex_unlock(&lock);
@@ -143,8 +226,11 @@ int32_t hbSysFreeMem(SysMem *memory) {
 }
 
 int32_t hbSysFlushMem(SysMem *memory, int32_t flag) {
+  int32_t code = fault(__func__, NULL);
+  if (code) return code;
   pthread_mutex_lock(&lock);
   Memory *m = memory ? memory_of(memory->phyAddr) : NULL;
+  if (m) look_at_guards(m);
   if (m && flag == CLEAN) memcpy(m->bpu, m->cpu, m->size);
   if (m && flag == INVALIDATE) memcpy(m->cpu, m->bpu, m->size);
   pthread_mutex_unlock(&lock);
@@ -253,7 +339,8 @@ static int32_t read_model(const char *path, Model **out) {
 
 int32_t hbDNNInitializeFromFiles(void **packed, const char **files, int32_t count) {
   if (!packed || !files || count != 1) return INVALID_ARGUMENT;
-  int32_t code = (int32_t)standin_get("open_error");
+  int32_t code = fault(__func__, NULL);
+  if (!code) code = (int32_t)standin_get("open_error");
   if (!code) code = read_model(files[0], (Model **)packed);
   if (!code) {
     pthread_mutex_lock(&lock);
@@ -266,18 +353,21 @@ int32_t hbDNNInitializeFromFiles(void **packed, const char **files, int32_t coun
 int32_t hbDNNRelease(void *packed) {
   Model *m = packed;
   if (!m) return INVALID_ARGUMENT;
+  int32_t code = fault(__func__, NULL);
   free(m->weights);
   free(m->scales);
   free(m);
   pthread_mutex_lock(&lock);
   --*number("models");
   pthread_mutex_unlock(&lock);
-  return 0;
+  return code;
 }
 
 int32_t hbDNNGetModelNameList(const char ***names, int32_t *count, void *packed) {
   Model *m = packed;
   if (!m) return INVALID_ARGUMENT;
+  int32_t code = fault(__func__, NULL);
+  if (code) return code;
   *names = m->listed;
   *count = m->models;
   return 0;
@@ -285,18 +375,21 @@ int32_t hbDNNGetModelNameList(const char ***names, int32_t *count, void *packed)
 
 int32_t hbDNNGetModelHandle(void **handle, void *packed, const char *name) {
   if (!packed || strcmp(name, ((Model *)packed)->name)) return INVALID_ARGUMENT;
-  *handle = packed;
-  return 0;
+  int32_t code = fault(__func__, NULL);
+  if (!code) *handle = packed;
+  return code;
 }
 
 int32_t hbDNNGetInputCount(int32_t *count, void *handle) {
-  *count = ((Model *)handle)->inputs;
-  return 0;
+  int32_t code = fault(__func__, NULL);
+  if (!code) *count = ((Model *)handle)->inputs;
+  return code;
 }
 
 int32_t hbDNNGetOutputCount(int32_t *count, void *handle) {
-  *count = ((Model *)handle)->outputs;
-  return 0;
+  int32_t code = fault(__func__, NULL);
+  if (!code) *count = ((Model *)handle)->outputs;
+  return code;
 }
 
 int32_t hbDNNGetInputName(const char **name, void *handle, int32_t index) {
@@ -312,13 +405,15 @@ int32_t hbDNNGetOutputName(const char **name, void *handle, int32_t index) {
 }
 
 int32_t hbDNNGetInputTensorProperties(Properties *properties, void *handle, int32_t index) {
-  *properties = ((Model *)handle)->input;
-  return index ? INVALID_ARGUMENT : 0;
+  int32_t code = index ? INVALID_ARGUMENT : fault(__func__, NULL);
+  if (!code) *properties = ((Model *)handle)->input;
+  return code;
 }
 
 int32_t hbDNNGetOutputTensorProperties(Properties *properties, void *handle, int32_t index) {
-  *properties = ((Model *)handle)->output;
-  return index ? INVALID_ARGUMENT : 0;
+  int32_t code = index ? INVALID_ARGUMENT : fault(__func__, NULL);
+  if (!code) *properties = ((Model *)handle)->output;
+  return code;
 }
 
 /* Tasks */
@@ -485,8 +580,10 @@ static int large_enough(const Model *m, const Tensor *input, const Tensor *outpu
 int32_t hbDNNInfer(void **handle, Tensor **output, const Tensor *input, void *model, Control *control) {
   if (!handle || *handle || !output || !*output || !input || !model || !control)
     return INVALID_ARGUMENT;
+  int hangs = 0;
+  int32_t code = fault(__func__, &hangs);
+  if (code) return code;
   pthread_mutex_lock(&lock);
-  int32_t code = 0;
   *number("core") = control->core;
   *number("priority") = control->priority;
   if (!large_enough(model, input, *output)) code = INVALID_ARGUMENT;
@@ -499,7 +596,7 @@ int32_t hbDNNInfer(void **handle, Tensor **output, const Tensor *input, void *mo
     task->model = model;
     task->input = *input;
     task->output = **output;
-    task->hangs = due("hang_at");
+    task->hangs = due("hang_at") || hangs;
     if (due("wait_error_at")) task->code = (int32_t)*number("wait_error");
     if (due("dead_at")) *number("dead_at") = -1;
     task->submitted = now();
@@ -518,6 +615,8 @@ int32_t hbDNNInfer(void **handle, Tensor **output, const Tensor *input, void *mo
 int32_t hbDNNWaitTaskDone(void *handle, int32_t milliseconds) {
   Task *task = handle;
   if (!task) return INVALID_TASK;
+  int32_t failure = fault(__func__, NULL);
+  if (failure) return failure;
   struct timespec end;
   clock_gettime(CLOCK_MONOTONIC, &end);
   end.tv_sec += milliseconds / 1000;
@@ -537,17 +636,32 @@ int32_t hbDNNWaitTaskDone(void *handle, int32_t milliseconds) {
 int32_t hbDNNReleaseTask(void *handle) {
   Task *task = handle;
   if (!task) return INVALID_TASK;
+  int32_t code = fault(__func__, NULL);
   pthread_mutex_lock(&lock);
   --*number("open_tasks");
   task->released = 1;
   if (task->done) free(task);
   pthread_cond_broadcast(&changed);
   pthread_mutex_unlock(&lock);
-  return 0;
+  return code;
 }
 
 const char *hbDNNGetErrorDesc(int32_t code) { return code == FAILED ? "stand-in failure" : "stand-in error"; }
 const char *hbDNNGetVersion(void) { return "1.24.5 (stand-in)"; }
+
+/* Moves the numbers to a file that other processes can map. */
+static void share(const char *path) {
+  int file = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  void *shared = MAP_FAILED;
+  if (file >= 0 && !ftruncate(file, sizeof own_numbers))
+    shared = mmap(NULL, sizeof own_numbers, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+  if (shared == MAP_FAILED) {
+    perror(path);
+    abort();
+  }
+  close(file);
+  numbers = memcpy(shared, own_numbers, sizeof own_numbers);
+}
 
 __attribute__((constructor)) static void start(void) {
   pthread_condattr_t monotonic;
@@ -557,6 +671,8 @@ __attribute__((constructor)) static void start(void) {
   const char *given = getenv("LIBDNN_STANDIN");
   char text[1024];
   snprintf(text, sizeof text, " %s", given ? given : "");
-  for (size_t n = 0; n < sizeof numbers / sizeof *numbers; n++)
+  for (int n = 0; n < NUMBERS; n++)
     numbers[n].value = value_in(text, numbers[n].name, (int32_t)numbers[n].value);
+  const char *path = getenv("LIBDNN_STANDIN_NUMBERS");
+  if (path) share(path);
 }
