@@ -165,7 +165,7 @@ def typed(name: str, value: str, kind: type) -> Any:
         result = yaml.safe_load(value)
         if kind is float and type(result) is int:
             result = float(result)
-    except (yaml.YAMLError, ValueError, OverflowError, RecursionError):
+    except Exception:  # of a value that does not fit its tag, PyYAML raises anything
         result = None
     if type(result) is not kind:
         raise RuntimeError(f"{name} is of type {kind.__name__}, {quoted(value)} is not")

@@ -37,7 +37,7 @@ def read_yaml(path: Path, kind: str, error_type: type[ModelError]) -> Any:
         return yaml.safe_load(content.decode("utf-8"))
     except RecursionError as error:
         raise error_type(f"{kind} {path} is not YAML that can be used: too deep") from error
-    except (yaml.YAMLError, ValueError, OverflowError) as error:
+    except Exception as error:  # of a value that does not fit its tag, PyYAML raises anything
         raise error_type(f"{kind} {path} is not YAML: {error}") from error
 
 

@@ -77,7 +77,7 @@ def _parse_yaml(path: Path, text: str) -> Any:
 
     try:
         return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
+    except Exception as error:  # of a value that does not fit its tag, PyYAML raises anything
         raise LabelsError(f"labels file {path} is not valid YAML: {error}") from error
 
 

@@ -28,8 +28,13 @@ START = b"\xff\xd8\xff"
 
 _END = b"\xff\xd9"
 
-_MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]")
-"""A marker, but for those that carry nothing: stuffing, fill bytes, TEM and restarts."""
+_MARKER = re.compile(rb"\xff(?:[^\x00\x01\xff\xd0-\xd7]|\xff{31,})")
+"""A marker, but for those that carry nothing: stuffing, TEM and restarts; or many fill bytes.
+
+Without the latter, the search would begin anew at each of millions of them.
+"""
+
+_FILL = 0xFF
 
 _SOF0, _SOF2, _DHT, _SOI, _EOI, _SOS, _DRI, _APP1 = 0xC0, 0xC2, 0xC4, 0xD8, 0xD9, 0xDA, 0xDD, 0xE1
 _FRAMES = frozenset(range(_SOF0, 0xD0)) - {_DHT, 0xC8, 0xCC}
@@ -130,17 +135,17 @@ def read_jpeg(data: NDArray[np.uint8], max_pixels: int) -> FileHeader:
     least_bytes = 0  # of the data that follow
     position = 2
     for _ in range(_MAX_SEGMENTS):
-        found = _MARKER.search(view, position)
-        if found is None:
+        after = _after_marker(view, position)
+        if after is None:
             break
-        if found.start() - position < least_bytes:
-            raise _too_little(found.start() - position, frame)
+        if after - 2 - position < least_bytes:
+            raise _too_little(after - 2 - position, frame)
         least_bytes = 0
-        marker = view[found.end() - 1]
+        marker = view[after - 1]
         if marker in (_SOI, _EOI):
             break
-        content = _content(view, found.end())
-        position = found.end() + 2 + len(content)
+        content = _content(view, after)
+        position = after + 2 + len(content)
         if marker == _APP1:
             may_be_turned = True
             if content[:6] == _EXIF:
@@ -177,6 +182,15 @@ def read_jpeg(data: NDArray[np.uint8], max_pixels: int) -> FileHeader:
     if not first_scan or not _contains(data, _END, first_scan):
         raise cut_off(len(view))
     return FileHeader(True, frame.width, frame.height, may_be_turned)
+
+
+def _after_marker(view: memoryview, start: int) -> int | None:
+    """Find the next marker from `start` on and return where it ends; None if there is none."""
+    while found := _MARKER.search(view, start):
+        if view[found.end() - 1] != _FILL:
+            return found.end()
+        start = found.end() - 1  # the last fill byte may begin the marker
+    return None
 
 
 def _content(view: memoryview, start: int) -> memoryview:

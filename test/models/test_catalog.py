@@ -228,6 +228,8 @@ ALIASES = "list0: &list0 0\n" + "".join(
         ("models: " + "9" * 5000 + "\n", "(is not YAML|expected fields)"),
         ("models: 0x" + "f" * 5000 + "\n", "expected fields"),
         ("models: {a: 2001-13-45}\n", "is not YAML"),
+        ("models: !!timestamp a\n", "is not YAML"),
+        ("models: !!bool a\n", "is not YAML"),
         ("models:\n  ? 0x" + "f" * 5000 + "\n  : 1\n", "expected fields"),
         ("models: &a {a: *a}\n", "models.a.input: is missing"),
         (ALIASES + "models: *list9\n", "expected fields"),

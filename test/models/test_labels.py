@@ -64,6 +64,8 @@ def test_good_files(tmp_path, name, text):
         ("a.yaml", b"!!python/object:os.system {}", "not valid YAML"),
         ("a.yaml", b"[" * 5000, "not valid YAML"),
         ("a.yaml", b"a: 2001-13-45", "not valid YAML"),
+        ("a.yaml", b"!!timestamp a", "not valid YAML"),
+        ("a.yaml", b"!!bool a", "not valid YAML"),
         ("a.yaml", b".inf: a\n", "inf where a class id goes"),
         ("a.yaml", b"? 0x" + b"f" * 5000 + b"\n: a\n", "no name for class 0"),
         ("a.yaml", b"? [a]\n: b\n", "not valid YAML|where a class id goes"),

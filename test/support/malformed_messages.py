@@ -3,7 +3,11 @@
     python test/support/malformed_messages.py --count 1000000 --seed 0 --out result.json
 
 Each message goes the node's way: a serialized message, viewed as a frame, checked, converted. A
-message depends on the seed and its number only; `--first NUMBER --count 1` repeats one.
+message depends on the seed and its number only; `--first NUMBER --count 1` repeats one. After
+every `--good-every` of them comes a valid one, whose NV12 must be what it was at first.
+
+The cost is CPU time of this process, the least of three tries where it is high: what else runs on
+the machine does not count.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import get_args
 
 import cv2
 import numpy as np
@@ -28,7 +33,7 @@ import hostile_files
 
 from efv2_ros.messages.images import IMAGE_TYPES
 from efv2_ros.node.malloc import keep_memory
-from efv2_ros.vision.frame import FrameError
+from efv2_ros.vision.frame import FrameError, FrameFault
 from efv2_ros.vision.nv12 import Nv12Converter, check
 from efv2_ros.vision.pixels import PIXEL_FORMATS
 
@@ -73,7 +78,7 @@ def compressed_message(data, format=b"jpeg"):
 
 def hbm_message(size, encoding, width, height, step, used):
     head = struct.pack("<iiIIIII", 0, 1, 2, height, width, used, step)
-    return b"\0\1\0\0" + head + encoding.encode().ljust(12, b"\0") + bytes(size) + bytes(16)
+    return b"\0\1\0\0" + head + encoding.encode().ljust(12, b"\0") + bytes(size)
 
 
 # Valid messages
@@ -135,9 +140,9 @@ class Pools:
 
     def valid(self):
         """Each valid message once, with its transport."""
-        for each in {*self.raw}:
+        for each in dict.fromkeys(self.raw):
             yield "raw", each
-        for each in {*self.files, *self.large_files}:
+        for each in dict.fromkeys([*self.files, *self.large_files]):
             yield "compressed", compressed_message(each)
         for name, messages in self.hbm.items():
             for each in messages:
@@ -326,12 +331,24 @@ class Receiver:
     def __call__(self, transport, message):
         """Return `classified` or the fault."""
         try:
-            frame = self._views[transport](message)
-            check(frame)
-            self._converter.convert(frame)
+            self.nv12(transport, message)
         except FrameError as error:
+            assert error.fault in get_args(FrameFault), f"{error.fault!r} is no fault"
             return error.fault
         return "classified"
+
+    def nv12(self, transport, message):
+        """Return what the model gets."""
+        frame = self._views[transport](message)
+        check(frame)
+        return self._converter.convert(frame)
+
+
+def cost(receive, transport, message):
+    """Receive a message; the outcome, milliseconds of CPU time, and of real time."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    outcome = receive(transport, message)
+    return outcome, (time.process_time() - cpu) * 1e3, (time.perf_counter() - wall) * 1e3
 
 
 def peak_mb():
@@ -340,38 +357,44 @@ def peak_mb():
     return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
 
 
-def run(count, seed=0, first=0, on_progress=lambda done: None):
+def run(count, seed=0, first=0, good_every=100, on_progress=lambda done: None):
     """Send valid messages, then `count` malformed ones; return what they cost, for JSON."""
     pools, receive = Pools(), Receiver()
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak of making the pools
+    valid = list(pools.valid())
     for _ in range(3):
-        for transport, message in pools.valid():
-            assert receive(transport, message) == "classified"
+        expected = [receive.nv12(*each).tobytes() for each in valid]
     before = peak_mb()
-    outcomes, slowest, slow, unexpected = Counter(), {}, [], []
+    outcomes, slowest, slow, unexpected, changed, good = Counter(), {}, [], [], [], 0
     for number in range(first, first + count):
         kind, transport, message = malformed(number, seed, pools)
-        cpu, wall = time.process_time(), time.perf_counter()
         try:
-            outcome = receive(transport, message)
+            outcome, cpu_ms, wall_ms = cost(receive, transport, message)
+            if cpu_ms > SLOW_MS:
+                cpu_ms = min(cpu_ms, *(cost(receive, transport, message)[1] for _ in range(2)))
         except Exception as error:
-            outcome = "unexpected"
+            outcome, cpu_ms, wall_ms = "unexpected", 0.0, 0.0
             unexpected.append({"number": number, "kind": kind, "error": repr(error)})
-        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
         outcomes[outcome] += 1
         what = {
             "number": number, "kind": kind, "outcome": outcome, "bytes": len(message),
-            "cpu_ms": round(cpu * 1e3, 2), "wall_ms": round(wall * 1e3, 2),
+            "cpu_ms": round(cpu_ms, 2), "wall_ms": round(wall_ms, 2),
         }  # fmt: skip
         if what["cpu_ms"] > slowest.get(kind, what)["cpu_ms"] or kind not in slowest:
             slowest[kind] = what
         if what["cpu_ms"] > SLOW_MS:
             slow.append(what)
+        if (number + 1) % good_every == 0:
+            which = good % len(valid)
+            if receive.nv12(*valid[which]).tobytes() != expected[which]:
+                changed.append({"after": number, "valid": which, "transport": valid[which][0]})
+            good += 1
         on_progress(number + 1 - first)
     ranking = sorted(slowest.values(), key=lambda each: -each["cpu_ms"])
     return {
         "count": count, "seed": seed, "first": first, "opencv": cv2.__version__,
         "outcomes": dict(outcomes), "unexpected": unexpected,
+        "good": good, "good_with_other_nv12": changed,
         "slower_than_100_ms": len(slow), "slow": slow[:100],
         "slowest": ranking[0] if ranking else None, "slowest_of_each_kind": ranking,
         "peak_mb_valid": round(before, 1), "peak_mb": round(peak_mb(), 1),
@@ -384,6 +407,7 @@ def main():
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="number of the first message")
+    parser.add_argument("--good-every", type=int, default=100, help="malformed for a valid one")
     parser.add_argument("--out", type=Path, help="write the result there instead of printing it")
     arguments = parser.parse_args()
     keep_memory()
@@ -400,14 +424,16 @@ def main():
             left = (shown - start) / done * (arguments.count - done)
             print(f"{done} of {arguments.count}, {left:.0f} s left", file=terminal, flush=True)
 
-    result = run(arguments.count, arguments.seed, arguments.first, on_progress)
+    result = run(
+        arguments.count, arguments.seed, arguments.first, arguments.good_every, on_progress
+    )
     text = json.dumps(result, indent=1)
     if arguments.out:
         arguments.out.write_text(text)
         print(json.dumps({k: v for k, v in result.items() if not isinstance(v, list)}, indent=1))
     else:
         print(text)
-    return int(bool(result["unexpected"]))
+    return int(bool(result["unexpected"] or result["good_with_other_nv12"]))
 
 
 if __name__ == "__main__":

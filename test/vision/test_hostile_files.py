@@ -15,7 +15,7 @@ import hostile_files
 import numpy as np
 import pytest
 import reference
-from hostile_files import TRAPS, chunk, jpeg, png, scans, segment, with_size, zeros
+from hostile_files import TRAPS, chunk, fill_bytes, jpeg, png, scans, segment, with_size, zeros
 
 from efv2_ros.pictures.annotate import to_bgr
 from efv2_ros.vision.compressed import MAX_PIXELS, decode, read_header
@@ -42,8 +42,14 @@ def fault(data, **options):
 # Traps
 
 
-@pytest.mark.parametrize("name", TRAPS)
-def test_traps_cost_next_to_nothing(name):
+LARGE_TRAPS = {"jpeg: 20 MB of fill bytes": lambda: fill_bytes(20_000_000)}
+"""Those that are too large for `malformed_messages` to make thousands of."""
+
+
+@pytest.mark.parametrize(
+    "make", [*TRAPS.values(), *LARGE_TRAPS.values()], ids=[*TRAPS, *LARGE_TRAPS]
+)
+def test_traps_cost_next_to_nothing(make):
     """In a process of its own, whose CPU time and memory are its own as well.
 
     Without the checks, most of them take 0.2 to 21 s or 0.1 to 4.2 GB; with them, at most 0.05 s.
@@ -53,7 +59,7 @@ def test_traps_cost_next_to_nothing(name):
         status = 1
         try:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-            frame, converter = frame_of(TRAPS[name]()), Nv12Converter()
+            frame, converter = frame_of(make()), Nv12Converter()
             converter.convert(frame_of(jpeg()))
             before = resource.getrusage(resource.RUSAGE_SELF)
             try:
@@ -376,6 +382,16 @@ def honest_jpegs():
             file = io.BytesIO()
             rgb.convert(mode).save(file, "JPEG", **more)
             yield file.getvalue()
+
+
+@pytest.mark.parametrize("count", [1, 2, 30, 31, 32, 33, 63, 64, 5000])
+@pytest.mark.parametrize("before", [b"", b"\0", b"\xff\0", b"\xff\xd0"])
+def test_fill_bytes_may_come_before_every_marker(count, before):
+    data = jpeg()
+    for at in (data.index(b"\xff\xc0"), data.index(b"\xff\xda")):
+        filled = data[:at] + before + b"\xff" * count + data[at:]
+        assert read_header(array(filled)) == read_header(array(data))
+    assert fault(data[:2] + b"\xff" * count) == "decode"
 
 
 @pytest.mark.parametrize("make", [honest_pngs, honest_jpegs])
