@@ -93,7 +93,9 @@ def test_everything_is_installed(installed):
     (code,) = prefix.glob("lib/python*/site-packages")
     assert {path.relative_to(code) for path in (code / "efv2_ros").rglob("*.py")} == modules
     templates = {path.relative_to(ROOT) for path in (ROOT / "efv2_ros/report/templates").iterdir()}
-    assert {"page.html", "page.css", "page.js"} <= {path.name for path in templates}
+    page = {"base.html", "page.html", "page.css", "page.js", "marks.js"}
+    fleet = {"fleet.html", "fleet.css", "fleet.js"}
+    assert page | fleet <= {path.name for path in templates}
     quantize = ROOT / "efv2_ros/quantize/templates"
     templates |= {path.relative_to(ROOT) for path in quantize.iterdir()}
     page = {path.relative_to(ROOT) for path in (ROOT / "efv2_ros/web/static").iterdir()}

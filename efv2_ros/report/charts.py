@@ -13,7 +13,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from efv2_ros.report.scales import Scale, figure, logarithmic_scale, time_ticks
+from efv2_ros.report.scales import (
+    Scale,
+    figure,
+    linear_scale,
+    logarithmic_scale,
+    time_ticks,
+)
 from efv2_ros.report.segments import Piece
 from efv2_ros.report.series import COLUMNS, STAGE_ORDER, Axis, Floats, Series, envelope
 
@@ -29,6 +35,9 @@ _MARK_HEIGHT = 12
 _BARS_HEIGHT = 50
 _LEAST_HEIGHT = 1.5
 """Height in pixels of what must be visible although its value is next to nothing."""
+
+_GAP = 0.2
+"""Share of a bar's room that is left free."""
 
 _BINS_PER_DECADE = 40
 _MOST_BINS = 400
@@ -130,6 +139,37 @@ class Histogram(NamedTuple):
     percentiles: list[Tick]
 
 
+class Column(NamedTuple):
+    """The room of a bar, as high as the chart: where it is, its text, and the page it leads to."""
+
+    x: str
+    width: str
+    text: str
+    page: str
+
+
+class Bars(NamedTuple):
+    """A bar for each of several things side by side, which share their places with other charts.
+
+    Attributes:
+        name: Name of the values.
+        note: What stands beside the name.
+        colour: A class of the style sheet.
+        label: What matters about the chart in one sentence, for screen readers.
+        ticks: Ticks of the vertical axis.
+        path: Path of the bars.
+        columns: The rooms of the bars.
+    """
+
+    name: str
+    note: str
+    colour: str
+    label: str
+    ticks: list[Tick]
+    path: str
+    columns: list[Column]
+
+
 class Row(NamedTuple):
     """A row of a table: a name with a spot of its colour, figures, and perhaps notes."""
 
@@ -168,12 +208,11 @@ def curve(
     low, middle, high = (
         (1 - scale(each)) * CURVE_HEIGHT for each in (drawn.low, drawn.middle, drawn.high)
     )
-    median = _figures(np.nanmedian(values, keepdims=True), unit)[0]
     return Curve(
         name,
         colour,
         label,
-        median=f"{median} {unit}",
+        median=median(values, unit),
         values=" ".join(_figures(drawn.high, unit)),
         unit=f"max {unit}" if drawn.summarised else unit,
         ticks=_vertical_ticks(scale, unit),
@@ -182,6 +221,11 @@ def curve(
         dots="" if drawn.summarised else "".join(f"M{x},{y}h0" for x, y in _pairs(x, middle)),
         peak=_highest(axis, positions, values, scale) if mark_highest else None,
     )
+
+
+def median(values: Floats, unit: str) -> str:
+    """Format the median of values that are not all NaN, with its unit, `ms` or `%`."""
+    return f"{_figures(np.nanmedian(values, keepdims=True), unit)[0]} {unit}"
 
 
 def _figures(values: Floats, unit: str) -> list[str]:
@@ -282,6 +326,46 @@ def histogram(name: str, values: Floats, scale: Scale, colour: str) -> Histogram
         for percentile, value, share in shares
     ]
     return Histogram(name, colour, values.size, bars, percentiles)
+
+
+def bars(
+    values: Floats, unit: str, name: str, colour: str, *, note: str,
+    things: Sequence[tuple[str, str]],
+) -> Bars:  # fmt: skip
+    """Make a chart of bars side by side, from zero up.
+
+    Args:
+        values: The values, float64, at least 0; NaN and zero have no bar.
+        unit: Unit of the values, `ms` or `%`.
+        name: See `Bars`.
+        colour: See `Bars`.
+        note: See `Bars`.
+        things: Name and page of what each bar is about.
+    """
+    known = np.nan_to_num(values)
+    scale = linear_scale(known)
+    room = 1 / values.size
+    left, width = np.arange(values.size) * room, (1 - _GAP) * room * _WIDTH
+    heights = np.maximum(scale(known) * CURVE_HEIGHT, _LEAST_HEIGHT)
+    path = "".join(
+        f"M{(start + _GAP / 2 * room) * _WIDTH:.5g},{CURVE_HEIGHT}"
+        f"h{width:.4g}v-{height:.3g}h-{width:.4g}z"
+        for start, height, value in zip(
+            left.tolist(), heights.tolist(), known.tolist(), strict=True
+        )
+        if value
+    )
+    texts = [
+        "unknown" if math.isnan(value) else f"{text} {unit}"
+        for value, text in zip(values.tolist(), _figures(known, unit), strict=True)
+    ]
+    return Bars(
+        name, note, colour, f"{name}: {note}", _vertical_ticks(scale, unit), path,
+        [
+            Column(_percent(each), _percent(room), f"{thing}\n{name}: {text}", page)
+            for each, text, (thing, page) in zip(left.tolist(), texts, things, strict=True)
+        ],
+    )  # fmt: skip
 
 
 def value_ticks(scale: Scale) -> list[Tick]:

@@ -94,7 +94,7 @@ class _Timeline:
     def __init__(self, run: Run, series: Series, found: Segments) -> None:
         self._series, self._segments = series, found
         self._lanes = lanes(found.classes, found.images)
-        self._names = [_name(run, class_id) for class_id in series.class_ids]
+        self._names = [class_name(run, class_id) for class_id in series.class_ids]
         self._colours = _colours(series.class_ids, self._lanes)
         self.has_other_lane = len(self._lanes[-1]) > 1
 
@@ -171,7 +171,8 @@ def _score_range(low: float, high: float, before: str = "score ") -> str:
     return before + (first if first == last else f"{first} to {last}")
 
 
-def _name(run: Run, class_id: int | None) -> str:
+def class_name(run: Run, class_id: int | None) -> str:
+    """Return the name of a class of the model; None stands for images without a result."""
     if class_id is None:
         return _NO_RESULT
     return run.labels.get(class_id) or f"class {class_id}"

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections.abc import Mapping
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 from numpy.typing import NDArray
 
-from efv2_ros import __version__
-from efv2_ros.files import open_atomic_binary
 from efv2_ros.replay.run import Run
-from efv2_ros.report import charts, classes
+from efv2_ros.report import charts
 from efv2_ros.report.classes import summarize_classes
 from efv2_ros.report.drops import summarize_drops
 from efv2_ros.report.latency import summarize_latency
-from efv2_ros.report.scales import count
-from efv2_ros.report.segments import LANES
+from efv2_ros.report.rendering import write_page
 from efv2_ros.report.series import COLUMNS, Series, clock, series
 from efv2_ros.report.thumbnails import encode
 
@@ -45,53 +36,17 @@ def write_report(
     Raises:
         FileWriteError: The file cannot be written.
     """
-    page = _render(run, thumbnails or {}, path)
-    with open_atomic_binary(path) as file:
-        # A label from JSON may hold half a surrogate pair, which UTF-8 cannot encode.
-        file.write(page.encode(errors="replace"))
-
-
-def _render(run: Run, thumbnails: Mapping[int, NDArray[np.uint8]], path: Path) -> str:
     values = series(run)
-    return (
-        _environment()
-        .get_template("page.html")
-        .render(
-            header=_header(run, values, path),
-            axis=values.axis,
-            ticks=charts.axis_ticks(values.axis),
-            has_low_marks=values.positions.size > COLUMNS,
-            latency=summarize_latency(values),
-            drops=summarize_drops(run, values),
-            classes=summarize_classes(run, values, encode(thumbnails)),
-        )
-    )
-
-
-@cache
-def _environment() -> Environment:
-    """Make the environment of the templates: what they may use besides the values of a page."""
-    environment = Environment(
-        loader=PackageLoader(__package__), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+    write_page(
+        path, "page.html", ["page.css"], ["marks.js", "page.js"],
+        header=_header(run, values, path),
+        axis=values.axis,
+        ticks=charts.axis_ticks(values.axis),
+        has_low_marks=values.positions.size > COLUMNS,
+        latency=summarize_latency(values),
+        drops=summarize_drops(run, values),
+        classes=summarize_classes(run, values, encode(thumbnails or {})),
     )  # fmt: skip
-    script = _read("page.js")
-    environment.globals.update(
-        {name: getattr(charts, name) for name in charts.HEIGHTS},
-        version=__version__,
-        style=Markup(_read("page.css")),
-        script=Markup(script),
-        script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        count=count,
-        COLUMNS=COLUMNS,
-        LANES=LANES,
-        OTHER=classes.OTHER,
-    )
-    return environment
-
-
-def _read(name: str) -> str:
-    return files(__package__).joinpath("templates").joinpath(name).read_text("utf-8")
 
 
 class Header(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -53,26 +53,52 @@ def find_thumbnails(
         BGR pictures by index, uint8 of shape (height, width, 3), at most `MOST_PIXELS` wide and
         high. Images that are missing or cannot be decoded are left out.
     """
-    pictures: dict[int, NDArray[np.uint8]] = {}
+    keys = image_keys(run)
+    indices = {keys[index]: index for index in wanted}
+    return {indices[key]: picture for key, picture in find_images(indices, images).items()}
+
+
+class ImageKey(NamedTuple):
+    """What tells an image from the others of its topic.
+
+    Attributes:
+        stamp: Its stamp, in nanoseconds.
+        occurrence: How many images had this stamp up to this one.
+    """
+
+    stamp: int
+    occurrence: int
+
+
+def image_keys(run: Run) -> list[ImageKey]:
+    """Return the key of each image of a run."""
     seen: Counter[int] = Counter()
-    keys = [_key(frame.header, seen) for frame in run.frames]
-    missing = {keys[index]: index for index in wanted}
-    seen.clear()
+    return [_key(frame.header, seen) for frame in run.frames]
+
+
+def _key(header: Header, seen: Counter[int]) -> ImageKey:
+    seen[header.nanoseconds] += 1
+    return ImageKey(header.nanoseconds, seen[header.nanoseconds])
+
+
+def find_images(
+    wanted: Collection[ImageKey], images: Iterable[Frame | Unreadable]
+) -> dict[ImageKey, NDArray[np.uint8]]:
+    """Find images by their keys; see `find_thumbnails`."""
+    pictures: dict[ImageKey, NDArray[np.uint8]] = {}
+    seen: Counter[int] = Counter()
+    missing = set(wanted)
     if missing:
         for image in images:
-            index = missing.pop(_key(image.header, seen), None)
-            if index is not None and isinstance(image, Frame):
-                with contextlib.suppress(FrameError):
-                    pictures[index] = _shrink(to_bgr(image))
+            key = _key(image.header, seen)
+            if key in missing:
+                missing.remove(key)
+                if isinstance(image, Frame):
+                    with contextlib.suppress(FrameError):
+                        pictures[key] = _shrink(to_bgr(image))
             if not missing:
                 break
     return pictures
-
-
-def _key(header: Header, seen: Counter[int]) -> tuple[int, int]:
-    """Return the stamp in nanoseconds, and how many images had it up to this one."""
-    seen[header.nanoseconds] += 1
-    return header.nanoseconds, seen[header.nanoseconds]
 
 
 def _shrink(bgr: NDArray[np.uint8]) -> NDArray[np.uint8]:

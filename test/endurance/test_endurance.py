@@ -67,7 +67,7 @@ def run(*arguments):
     )
 
 
-@pytest.mark.e2e
+@pytest.mark.endurance
 @pytest.mark.parametrize("check", [check.name for check in driver.find(MODULES)])
 def test_every_check_finds_nothing(check, tmp_path):
     out = tmp_path / "rows.json"

@@ -11,7 +11,12 @@ const box = (each) => {
   const { left, top, width, height } = each.getBoundingClientRect();
   return { left, top, width, height, right: left + width, bottom: top + height };
 };
+const known = new Map();
 const rgba = (text) => {
+  if (!known.has(text)) known.set(text, bytes(text));
+  return known.get(text);
+};
+const bytes = (text) => {
   // Whatever notation computed styles use, a canvas turns it into bytes.
   const canvas = document.createElement("canvas");
   canvas.width = canvas.height = 1;
@@ -106,7 +111,7 @@ addEventListener("load", () => {
     charts: all("figure").map((figure) => all(".row", figure).map(describeRow)),
     images: all("img").map((image) => ({
       alt: image.alt, size: [image.naturalWidth, image.naturalHeight], box: box(image),
-      caption: image.parentElement.innerText, pixel: image.complete ? pixel(image) : null,
+      caption: image.closest("li").innerText, pixel: image.complete ? pixel(image) : null,
     })),
     texts: texts.map((each) => {
       const style = getComputedStyle(each);

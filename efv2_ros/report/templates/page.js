@@ -1,7 +1,4 @@
-"use strict";
-// The page is complete without this script; titles and tables say everything. The script adds a
-// line through all charts at the pointer with the values there, and shows what a mark is at once,
-// also for the keyboard.
+// A line through all charts over time at the pointer, with the values there.
 const clock = (figure, position) => {
   if (figure.dataset.unit === "images") return `image ${Math.round(position)}`;
   if (Number(figure.dataset.end) < 120) return `${position.toFixed(2)} s`;
@@ -20,23 +17,6 @@ const nearest = (sorted, wanted) => {
   }
   return wanted - sorted[low] < sorted[high] - wanted ? low : high;
 };
-
-const tip = document.createElement("div");
-tip.className = "tip";
-tip.hidden = true;
-document.body.append(tip);
-
-const tell = (mark) => {
-  tip.textContent = mark.getAttribute("aria-label");
-  tip.hidden = false;
-  const box = mark.getBoundingClientRect(), own = tip.getBoundingClientRect();
-  const left = box.left + box.width / 2 - own.width / 2;
-  tip.style.left = `${Math.max(4, Math.min(left, innerWidth - own.width - 4))}px`;
-  tip.style.top = `${box.top > own.height + 8 ? box.top - own.height - 8 : box.bottom + 8}px`;
-};
-const hush = () => { tip.hidden = true; };
-addEventListener("keydown", (event) => { if (event.key === "Escape") hush(); });
-addEventListener("scroll", hush, { passive: true });
 
 for (const figure of document.querySelectorAll("figure.time")) {
   const chart = figure.querySelector(".chart");
@@ -68,31 +48,5 @@ for (const figure of document.querySelectorAll("figure.time")) {
   chart.addEventListener("pointerleave", () => {
     cross.hidden = true;
     for (const { readout, usual } of curves) readout.textContent = usual;
-  });
-
-  const marks = [...figure.querySelectorAll(".mark")];
-  for (const mark of marks) {
-    const title = mark.querySelector("title");
-    mark.setAttribute("aria-label", title.textContent);
-    title.remove(); // or the browser would show a tooltip of its own as well
-    mark.addEventListener("pointerenter", () => tell(mark));
-    mark.addEventListener("pointerleave", hush);
-    mark.addEventListener("focus", () => tell(mark));
-    mark.addEventListener("blur", hush);
-  }
-  // Each figure is one stop of the tab key; the arrow keys go from mark to mark in time.
-  const left = (mark) => parseFloat(mark.getAttribute("x"));
-  marks.sort((one, other) => left(one) - left(other));
-  marks.forEach((mark, index) => {
-    mark.tabIndex = index ? -1 : 0;
-    mark.addEventListener("keydown", (event) => {
-      const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-      const next = step && marks[index + step];
-      if (!next) return;
-      event.preventDefault();
-      mark.tabIndex = -1;
-      next.tabIndex = 0;
-      next.focus();
-    });
   });
 }
