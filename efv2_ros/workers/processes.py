@@ -62,7 +62,7 @@ class LocalWorkers(Workers[Tag]):
                     self._idle.append(process)
                     yield task.tag, future.result() if error is None else error
                     continue
-                process.pool.shutdown(wait=False)
+                process.pool.shutdown()
                 task.tries += 1
                 if task.tries < TRIES:
                     self._waiting.append(task)
@@ -110,10 +110,10 @@ class _Process:
 
     def close(self) -> None:
         """End the process, whatever it does."""
-        if self._pid.done():
-            with suppress(ProcessLookupError):
-                os.kill(self._pid.result(), signal.SIGKILL)
-        self.pool.shutdown(wait=False, cancel_futures=True)
+        with suppress(BrokenProcessPool, ProcessLookupError):
+            os.kill(self._pid.result(), signal.SIGKILL)
+        # Only the pool's thread is left to wait for; at the interpreter's end it would be late.
+        self.pool.shutdown(cancel_futures=True)
 
 
 def _begin(parent: int, scratch: str) -> None:
