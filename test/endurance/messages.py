@@ -29,6 +29,9 @@ that the node accepts takes 275 MB to decode."""
 
 LIVE_TRANSPORTS = ("raw", "compressed", "hbmem_480p")
 
+CDR_HEADER = 4
+"""Bytes before the fields of a serialized message."""
+
 BATCH = 20
 """Malformed messages between good ones, fewer than the publisher's queue holds: none is lost."""
 
@@ -218,10 +221,14 @@ class _Stream:
 def _of_transport(
     transport: str, numbers: Iterable[int], seed: int, pools: malformed_messages.Pools
 ) -> Iterator[tuple[int, bytes]]:
-    """The malformed messages of a transport among those of some numbers."""
+    """The malformed messages of a transport among those of some numbers.
+
+    Those that lack even CDR's header are left out: after one of no bytes, Fast DDS delivers
+    nothing more of its publisher, whatever the subscriber does.
+    """
     for number in numbers:
         _, kind, message = malformed_messages.malformed(number, seed, pools)
-        if kind == transport:
+        if kind == transport and len(message) >= CDR_HEADER:
             yield number, message
 
 
