@@ -116,6 +116,8 @@ class Fleet:
     def _take(self, workers: Workers[Task], task: Task, outcome: object) -> None:
         if task.span >= 0 and task.bag not in self._open:
             return  # another span of the bag failed, or is damaged
+        if isinstance(outcome, Replayed):
+            self._results.check_model(outcome.model)
         match outcome:
             case Cut():
                 self._results.keep_cut(self._sources[task.bag], outcome)

@@ -90,6 +90,7 @@ class Results:
         self.folder, self._timings = folder, timings
         self.bags: dict[str, BagResult] = {}
         self._settings = _settings(job, timings, parquet)
+        self._model = ""
         self._saved = 0.0
         try:
             (folder / _PARTS).mkdir(parents=True, exist_ok=True)
@@ -101,6 +102,19 @@ class Results:
     def path(self, name: str) -> Path:
         """Where the run of a bag is."""
         return self.folder / f"{name}.jsonl"
+
+    def check_model(self, model: str) -> None:
+        """Check that a result is of the same model as all others here; see `Replayed.model`.
+
+        Raises:
+            FleetError: It is not.
+        """
+        self._model = self._model or model
+        if model != self._model:
+            raise FleetError(
+                f"{self.folder} holds results of the model {self._model}, and a worker has "
+                f"{model}: give all the same model, or choose another folder"
+            )
 
     def known(self, source: Source) -> BagResult | None:
         """Return what came of a bag, if it need not be replayed again."""
@@ -132,6 +146,7 @@ class Results:
         document = {
             "format": _FORMAT,
             "settings": self._settings,
+            "model": self._model,
             "bags": [asdict(each) for _, each in sorted(self.bags.items())],
         }
         with open_atomic(self.folder / SUMMARY) as file:
@@ -230,6 +245,7 @@ class Results:
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
             settings = dict(document["settings"])
+            self._model = str(document["model"])
             bags = [
                 BagResult(**{**each, "problems": tuple(each["problems"])})
                 for each in document["bags"]

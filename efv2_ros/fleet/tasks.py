@@ -6,11 +6,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from typing import NamedTuple
 
 from efv2_ros.bags.bag import Bag, Span
 from efv2_ros.classify.classifier import Classifier
-from efv2_ros.classify.model import load_model
+from efv2_ros.classify.model import Model, find_model, load_model
 from efv2_ros.classify.options import ModelRequest, ViewOptions
 from efv2_ros.fleet.remote import Copy
 from efv2_ros.replay.offline import replay
@@ -60,11 +60,13 @@ class Replayed:
         run: The results, with the labels of the classes that occur.
         problems: What could not be read.
         seconds: How long it took.
+        model: SHA-256 digest of the model's file, and the runtime that ran it.
     """
 
     run: Run
     problems: tuple[str, ...]
     seconds: float
+    model: str
 
 
 def replay_or_cut(location: str, job: Job) -> Replayed | Cut:
@@ -108,12 +110,13 @@ def replay_span(location: str, job: Job, topic: str, span: Span) -> Replayed:
 
 
 def _replay(bag: Bag, job: Job, topic: str, span: Span | None = None) -> Replayed:
-    with _models(job.request) as model:
+    with _models(_ModelKey(job.request, find_model(job.request).sha256)) as model:
         start = time.perf_counter()
         run = replay(
             bag, bag.image_topic(topic), Classifier(model, job.view), slots=job.request.slots,
             frame_id=job.frame_id, span=span,
         )  # fmt: skip
+        identity = f"{model.file.sha256} on {run.info['runtime']}"
     occurring = {class_id for frame in run.frames for class_id in frame.prediction.class_ids}
     return Replayed(
         replace(
@@ -123,6 +126,7 @@ def _replay(bag: Bag, job: Job, topic: str, span: Span | None = None) -> Replaye
         ),
         tuple(bag.problems),
         time.perf_counter() - start,
+        identity,
     )
 
 
@@ -140,4 +144,16 @@ def _bag(location: str) -> Iterator[Bag]:
 _copies = Lending(Copy)
 """The spans of a bag mostly follow each other, so that each process copies a bag once."""
 
-_models = Lending(partial(load_model, pipelined=True))
+
+class _ModelKey(NamedTuple):
+    """A model, and the digest of its file, which may be another one by the next task."""
+
+    request: ModelRequest
+    sha256: str
+
+
+def _load(key: _ModelKey) -> Model:
+    return load_model(key.request, pipelined=True)
+
+
+_models = Lending(_load)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -324,6 +325,16 @@ def test_results_of_other_settings_are_not_mixed(efv2, tmp_path, job):
     (tmp_path / "out" / "fleet.json").unlink()
     with pytest.raises(FleetError, match="holds runs, but no"):
         Results(tmp_path / "out", job)
+
+
+def test_results_of_another_model_file_are_not_mixed(tmp_path, job):
+    run(tmp_path / "out", job, [make(tmp_path / "one")])
+    projection(tmp_path / "other.onnx", seed=1).replace(job.request.model_path)
+    try:
+        with pytest.raises(FleetError, match=r"holds results of the model .* on onnx"):
+            run(tmp_path / "out", job, [make(tmp_path / "two")])
+    finally:
+        projection(Path(job.request.model_path))
 
 
 def test_a_file_in_the_way(tmp_path, job):
