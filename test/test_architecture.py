@@ -27,11 +27,11 @@ BELOW = {
     "bags": {"vision", "messages", "pictures"},
     "replay": {"vision", "classify", "messages", "pictures", "bags"},
     "fleet": {"classify", "messages", "bags", "replay", "workers"},
-    "evaluation": {"vision", "models", "runtimes", "classify", "pictures"},
+    "evaluation": {"vision", "models", "runtimes", "classify", "pictures", "workers"},
     "report": {"vision", "classify", "pictures", "bags", "replay"},
     "quantize": {
         "vision", "models", "rewrites", "toolchain", "runtimes", "classify", "pictures", "bags",
-        "evaluation", "report",
+        "evaluation", "report", "workers",
     },
     "training": {"vision", "models", "runtimes", "pictures", "evaluation"},
     "node": {"vision", "runtimes", "classify", "messages", "pictures"},

@@ -109,6 +109,24 @@ def check_request(request: ModelRequest) -> None:
         load_labels(spec.labels, spec.classes)
 
 
+def with_absolute_paths(request: ModelRequest) -> ModelRequest:
+    """Make a request mean the same files in processes that run in another folder.
+
+    Raises:
+        ModelError: A path begins with the home folder of nobody.
+    """
+
+    def absolute(path: str) -> str:
+        return str(expand_user(path).absolute()) if path else ""
+
+    return replace(
+        request,
+        model_path=absolute(request.model_path),
+        catalog_file=absolute(request.catalog_file),
+        labels_file=absolute(request.labels_file),
+    )
+
+
 def _as_request(request: ModelRequest | str) -> ModelRequest:
     return ModelRequest(model_size=request) if isinstance(request, str) else request
 

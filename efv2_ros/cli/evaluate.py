@@ -26,14 +26,17 @@ from efv2_ros.cli.console import (
     output,
 )
 from efv2_ros.cli.options import fit_options, model_options, split_request, table_option
+from efv2_ros.cli.workers import Where, worker_options
+from efv2_ros.evaluation.answering import Failure
 from efv2_ros.evaluation.checkpoint import Answer
 from efv2_ros.evaluation.dataset import Image
-from efv2_ros.evaluation.evaluation import AnswerCallback, Evaluation, Failure, open_evaluation
+from efv2_ros.evaluation.evaluation import AnswerCallback, Evaluation, open_evaluation
 from efv2_ros.evaluation.inputs import check_inputs, load_models, second_request
 from efv2_ros.evaluation.summary import summarize
 from efv2_ros.evaluation.tables import tables
 from efv2_ros.runtimes.base import RUNTIMES
 from efv2_ros.signals import catch_stop
+from efv2_ros.workers.workers import Workers
 
 _MOST_EXAMPLES = 3
 """Most names in a message about many images."""
@@ -71,6 +74,12 @@ _MOST_EXAMPLES = 3
 )
 @table_option("slots", default=2)
 @table_option("max_pixels")
+@worker_options(
+    workers="Classify in so many processes of this machine, which share its cores.  [default: in "
+    "this one]",
+    cluster="Classify on the Dask cluster of this scheduler: tcp://HOST:8786. Each worker needs "
+    "DIR at the same place.",
+)
 @click.option("--restart", is_flag=True, help="Ignore the answers of an interrupted run.")
 @click.option(
     "--json",
@@ -89,6 +98,8 @@ def evaluate(
     limit: int | None,
     slots: int,
     max_pixels: int,
+    processes: int | None,
+    cluster: str | None,
     restart: bool,
     json_file: Path | None,
     **options: Any,
@@ -111,6 +122,7 @@ def evaluate(
     images; their difference has a 95 % interval and the p-value of McNemar's exact test. Ctrl-C
     and SIGTERM interrupt the run, with exit status 130; the same command resumes it.
     """  # noqa: D301 - click keeps the lines of a paragraph that starts with \b
+    where = Where(processes, cluster)
     json_path = None if is_standard_output(json_file) else json_file
     request = replace(split_request(options), slots=slots)
     requests = [request]
@@ -118,6 +130,7 @@ def evaluate(
         requests.append(second_request(request, other_runtime, other_model))
     check_inputs(folder, requests, truth_file=truth_file, json_file=json_path)
     with ExitStack() as stack:
+        workers = stack.enter_context(where.open()) if where.is_given else None
         with download_bar() as on_progress:
             models = stack.enter_context(load_models(requests, on_progress))
         evaluation = stack.enter_context(
@@ -127,7 +140,7 @@ def evaluate(
             )
         )  # fmt: skip
         _print_left_out(evaluation)
-        if not _run(evaluation):
+        if not _run(evaluation, workers, where.cores_each()):
             sys.exit(INTERRUPTED)
         _print_failures(evaluation.failures)
         _print_summary(summarize(evaluation), json_file)
@@ -163,7 +176,7 @@ def _examples(names: Sequence[str]) -> str:
     return ", ".join(names[:_MOST_EXAMPLES]) + (", ..." if len(names) > _MOST_EXAMPLES else "")
 
 
-def _run(evaluation: Evaluation) -> bool:
+def _run(evaluation: Evaluation, workers: Workers[int] | None, threads: int) -> bool:
     """Run to the end, or until Ctrl-C; then print how far it came."""
     total = len(evaluation.dataset.images)
     if evaluation.answers:
@@ -175,7 +188,7 @@ def _run(evaluation: Evaluation) -> bool:
             catch_stop(again=signal.SIG_DFL) as should_stop,
             _answer_bar(evaluation) as on_answer,
         ):
-            is_complete = evaluation.run(on_answer, should_stop)
+            is_complete = evaluation.run(on_answer, should_stop, workers, threads)
     finally:
         if not is_complete:
             _warn(

@@ -13,7 +13,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from efv2_ros.cli.console import messages, output
-from efv2_ros.cli.quantizing import Sources, open_inputs
+from efv2_ros.cli.quantizing import open_inputs
+from efv2_ros.cli.workers import Where
 from efv2_ros.errors import Efv2Error
 from efv2_ros.figures import matplotlib
 from efv2_ros.files import open_atomic
@@ -21,11 +22,12 @@ from efv2_ros.quantize import front, plots
 from efv2_ros.quantize.build import Level, toolchain_versions
 from efv2_ros.quantize.errors import QuantizeError
 from efv2_ros.quantize.front import Found, Point, choose
-from efv2_ros.quantize.prepare import Inputs
+from efv2_ros.quantize.prepare import Inputs, Sources
 from efv2_ros.quantize.recipe import Recipe
 from efv2_ros.quantize.search import Budget, search
 from efv2_ros.quantize.sensitivity import Costs, Effect, Sensitivity, measure_sensitivity
 from efv2_ros.quantize.space import Space
+from efv2_ros.quantize.tasks import ToolchainBenchSpec, TrialWorkers
 from efv2_ros.quantize.trials import ToolchainBench, Trials
 
 _CORES_A_TRIAL = 4
@@ -42,6 +44,7 @@ class Exploration:
         level: The compiler's effort.
         cores: Cores to use.
         state: Folder of the trials; None is the cache.
+        where: Where the trials are made; this process, if no option is given.
     """
 
     recipes: Sequence[Recipe]
@@ -49,6 +52,19 @@ class Exploration:
     level: Level
     cores: int
     state: Path | None
+    where: Where = Where()
+
+    @property
+    def parallel(self) -> int:
+        """Number of trials at once in this process."""
+        return max(1, self.cores // _CORES_A_TRIAL)
+
+    @property
+    def jobs(self) -> int:
+        """Cores of each trial."""
+        if self.where.is_given:
+            return self.where.cores_each(self.cores) or _CORES_A_TRIAL
+        return self.cores // self.parallel
 
     def check(self) -> None:
         """Check that the results can be written, and say so if there will be no plot.
@@ -89,13 +105,16 @@ def explain(
         Efv2Error: It cannot be done.
         Stopped: `should_stop` returned True; what was finished is kept.
     """
-    with open_inputs(sources, force=force, should_stop=should_stop) as (inputs, _):
+    with (
+        _elsewhere(sources, exploration) as elsewhere,
+        open_inputs(sources, force=force, should_stop=should_stop) as (inputs, _),
+    ):
         (recipe,) = (each.for_size(inputs.source.size) for each in exploration.recipes)
         parts = Space(inputs.source.proto).parts(recipe)
         gained, lost = widths in ("int8", "both"), widths in ("int16", "both")
         trials_of_each = gained + lost + (costs == "compiled")
         total = 1 + lost + 2 * (costs != "none") + trials_of_each * len(parts.groups)
-        with _trials(inputs, exploration, total, should_stop) as (trials, _):
+        with _trials(inputs, exploration, elsewhere, total, should_stop) as (trials, _):
             found = measure_sensitivity(
                 trials, recipe, parts, gained=gained, lost=lost, costs=costs
             )
@@ -186,10 +205,13 @@ def find(
         Efv2Error: It cannot be done, or no recipe meets the wishes.
         Stopped: `should_stop` returned True; what was finished is kept.
     """
-    with open_inputs(sources, force=force, should_stop=should_stop) as (inputs, _):
+    with (
+        _elsewhere(sources, exploration) as elsewhere,
+        open_inputs(sources, force=force, should_stop=should_stop) as (inputs, _),
+    ):
         starts = [each.for_size(inputs.source.size) for each in exploration.recipes]
         space = Space(inputs.source.proto)
-        with _trials(inputs, exploration, budget.points, should_stop) as (trials, bar):
+        with _trials(inputs, exploration, elsewhere, budget.points, should_stop) as (trials, bar):
 
             def on_point(point: Point, tried: int) -> None:
                 bar(tried)
@@ -251,12 +273,26 @@ def _print_front(found: Found, title: str) -> None:
 
 
 @contextmanager
+def _elsewhere(sources: Sources, exploration: Exploration) -> Iterator[TrialWorkers | None]:
+    """Open the workers that are to make the trials; None is this process."""
+    if not exploration.where.is_given:
+        yield None
+        return
+    spec = ToolchainBenchSpec(sources.absolute(), exploration.level, exploration.jobs)
+    with exploration.where.open() as workers:
+        yield TrialWorkers(workers, spec)
+
+
+@contextmanager
 def _trials(
-    inputs: Inputs, exploration: Exploration, total: int, should_stop: Callable[[], bool]
+    inputs: Inputs,
+    exploration: Exploration,
+    elsewhere: TrialWorkers | None,
+    total: int,
+    should_stop: Callable[[], bool],
 ) -> Iterator[tuple[Trials, Callable[[int], None]]]:
     """Make trials with a bar that shows what is tried; the second value sets how much is done."""
-    parallel = max(1, exploration.cores // _CORES_A_TRIAL)
-    bench = ToolchainBench(inputs, exploration.level, exploration.cores // parallel, should_stop)
+    bench = ToolchainBench(inputs, exploration.level, exploration.jobs, should_stop)
     with Progress(
         BarColumn(), TextColumn("{task.completed:.0f} of {task.total:.0f}"), TimeElapsedColumn(),
         TextColumn("{task.description}", markup=False), console=messages,
@@ -274,8 +310,8 @@ def _trials(
             progress.update(task, completed=count)
 
         trials = Trials(
-            bench, exploration.state, parallel=parallel, on_progress=on_progress,
-            should_stop=should_stop,
+            bench, exploration.state, parallel=exploration.parallel, elsewhere=elsewhere,
+            on_progress=on_progress, should_stop=should_stop,
         )  # fmt: skip
         yield trials, done
 

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from efv2_ros.cli.options import FiniteRange
+from efv2_ros.cli.workers import worker_options
 
 
 def exploring_options(command: Any) -> Any:
@@ -71,6 +72,13 @@ def exploring_options(command: Any) -> Any:
             type=click.Path(path_type=Path, file_okay=False),
             help="For --explain and --search: folder with a file for each recipe tried.  "
             "[default: the cache]",
+        ),
+        worker_options(
+            workers="For --explain and --search: try recipes in so many processes of this "
+            "machine, which share its cores.  [default: in this one]",
+            cluster="For --explain and --search: try recipes on the Dask cluster of this "
+            "scheduler: tcp://HOST:8786. Each worker needs the toolchain, and the model and the "
+            "images at the same places.",
         ),
     )
     for each in reversed(options):

@@ -7,12 +7,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from rich.progress import TextColumn
 
-from efv2_ros.classify.model import find_model
-from efv2_ros.classify.options import ModelRequest
+from efv2_ros.classify.model import find_model, with_absolute_paths
 from efv2_ros.cli.console import (
     INTERRUPTED,
     bar_total,
@@ -27,7 +25,6 @@ from efv2_ros.fleet.fleet import Fleet, Progress, Task
 from efv2_ros.fleet.results import SUMMARY, Results
 from efv2_ros.fleet.sources import Source
 from efv2_ros.fleet.tasks import Job
-from efv2_ros.models.inputs import expand_user
 from efv2_ros.replay.run import Run
 from efv2_ros.signals import catch_stop
 from efv2_ros.workers.workers import Workers
@@ -50,7 +47,7 @@ def replay_fleet(
     Raises:
         Efv2Error: No bag can be replayed, or results cannot be written.
     """
-    job = replace(job, request=_absolute(job.request))
+    job = replace(job, request=with_absolute_paths(job.request))
     results = Results(folder, job, timings=timings, parquet=parquet)
 
     def on_run(run: Run, name: str) -> None:
@@ -79,20 +76,6 @@ def replay_fleet(
         sys.exit(INTERRUPTED)
     if has_problems:
         sys.exit(1)
-
-
-def _absolute(request: ModelRequest) -> ModelRequest:
-    """Name files from the root: a worker may have another working folder.
-
-    Raises:
-        ModelError: A path begins with the home folder of nobody.
-    """
-    names = ("model_path", "catalog_file", "labels_file")
-    given = {name: getattr(request, name) for name in names if getattr(request, name)}
-    paths: dict[str, Any] = {
-        name: str(expand_user(path).absolute()) for name, path in given.items()
-    }
-    return replace(request, **paths)
 
 
 def _prepared(job: Job, cores: int) -> Job:

@@ -231,6 +231,8 @@ def quantize(
     budget_minutes: float | None,
     budget_ms: float | None,
     state: Path | None,
+    processes: int | None,
+    cluster: str | None,
     **options: Any,
 ) -> None:
     """Make a compiled model for the RDK X5 from a float model: SIZE of the catalog, or MODEL.onnx.
@@ -254,9 +256,10 @@ def quantize(
     recipe did not take effect, and after errors; 130 after Ctrl-C, which leaves nothing
     half-written.
     """  # noqa: D301 - click keeps the lines of a paragraph that starts with \b
-    from efv2_ros.cli.quantizing import Sources, run
+    from efv2_ros.cli.quantizing import run
+    from efv2_ros.cli.workers import Where
     from efv2_ros.quantize.pipeline import Task
-    from efv2_ros.quantize.prepare import find_float_model
+    from efv2_ros.quantize.prepare import Sources, find_float_model
     from efv2_ros.quantize.recipe import find_recipe
     from efv2_ros.quantize.report import Limits
     from efv2_ros.quantize.result import result_name
@@ -272,6 +275,9 @@ def quantize(
         raise click.UsageError("--explain and --search are two commands")
     if is_explaining and len(chosen) > 1:
         raise click.UsageError("--explain is for one recipe")
+    where = Where(processes, cluster)
+    if where.is_given and not (is_explaining or is_searching):
+        raise click.UsageError("--workers and --cluster are for --explain and --search")
     cores = jobs or len(os.sched_getaffinity(0))
     toolchain_python()
     request = ModelRequest(**{each: options.pop(each) for each in _REQUEST_NAMES})
@@ -290,7 +296,7 @@ def quantize(
         from efv2_ros.cli.exploring import Exploration, explain, find
         from efv2_ros.quantize.search import Budget
 
-        exploration = Exploration(chosen, out, level, cores, state)
+        exploration = Exploration(chosen, out, level, cores, state, where)
         exploration.check()
         if is_explaining:
             explain(

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from efv2_ros.classify.options import ModelRequest, ViewOptions
 from efv2_ros.cli.console import download_bar, image_bar, messages, output, warn_untrained
 from efv2_ros.evaluation.classes import Classes
 from efv2_ros.evaluation.statistics import scipy_stats
@@ -19,28 +16,12 @@ from efv2_ros.quantize.check import Remark, check_images, errors
 from efv2_ros.quantize.errors import QuantizeError
 from efv2_ros.quantize.page import figures
 from efv2_ros.quantize.pipeline import Made, Task, check_limits, quantize_all
-from efv2_ros.quantize.prepare import FloatModel, Inputs, open_float_model, read_inputs
+from efv2_ros.quantize.prepare import FloatModel, Inputs, Sources, open_float_model
 from efv2_ros.quantize.proof import failed
 from efv2_ros.quantize.report import verdicts
-from efv2_ros.quantize.sources import open_source
 
 _STYLES = {"error": "red", "warning": "yellow", "note": "dim"}
 _STATES = {True: ("holds", "green"), False: ("does not hold", "red"), None: ("told", "dim")}
-
-
-@dataclass(frozen=True)
-class Sources:
-    """Where the model and the images are, and how many images to take."""
-
-    request: ModelRequest
-    view: ViewOptions
-    calib: Path
-    topic: str
-    eval_path: Path | None
-    count: int
-    held_out: int
-    seed: int
-    crop_pct: float | None
 
 
 def run(
@@ -114,19 +95,13 @@ def open_inputs(
 
 
 def _read(sources: Sources, source: FloatModel, should_stop: Callable[[], bool]) -> Inputs:
-    image = source.model.image
-    calibration = open_source(sources.calib, image.height, image.width, sources.topic)
-    evaluation = None
-    if sources.eval_path is not None:
-        evaluation = open_source(sources.eval_path, image.height, image.width)
     with image_bar() as bar:
-        wanted = min(sources.count + sources.held_out, len(calibration) + len(evaluation or ()))
-        task = bar.add_task("reading", total=wanted)
-        return read_inputs(
-            source, calibration, evaluation, sources.view, count=sources.count,
-            held_out=sources.held_out, seed=sources.seed, should_stop=should_stop,
-            on_progress=lambda done: bar.update(task, completed=done),
-        )  # fmt: skip
+        task = bar.add_task("reading", total=None)
+        return sources.read(
+            source,
+            lambda done, total: bar.update(task, completed=done, total=total),
+            should_stop,
+        )
 
 
 def _made(

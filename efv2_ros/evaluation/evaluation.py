@@ -2,89 +2,32 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from efv2_ros.classify.classifier import Classifier, Inferred, Prepared
+from efv2_ros.classify.classifier import Classifier
 from efv2_ros.classify.model import Model
 from efv2_ros.classify.options import ViewOptions
-from efv2_ros.classify.pipeline import Pipeline
+from efv2_ros.evaluation.answering import Failure, answer_images
 from efv2_ros.evaluation.checkpoint import Answer, Checkpoint, FileVersion, describe
 from efv2_ros.evaluation.classes import Classes
 from efv2_ros.evaluation.dataset import Dataset, Image, find_images
-from efv2_ros.evaluation.statistics import cosine, scipy_stats
+from efv2_ros.evaluation.statistics import scipy_stats
+from efv2_ros.evaluation.tasks import Job, answer_group
 from efv2_ros.evaluation.truth import Truth
-from efv2_ros.pictures.photo import read_photo
-from efv2_ros.runtimes.base import DeviceLostError, InferenceError
 from efv2_ros.vision.compressed import MAX_PIXELS
-from efv2_ros.vision.frame import FrameError
 from efv2_ros.vision.geometry import Fit
+from efv2_ros.workers.errors import WorkerDiedError
+from efv2_ros.workers.workers import Workers
 
 TOP = 5
 """Number of best classes that count for top-5 accuracy."""
 
+GROUP = 32
+"""Number of images of a task for workers."""
+
 AnswerCallback = Callable[[Image, Answer | None], None]
 """Called once for each evaluated image, with its answer or, if it has none, with None."""
-
-
-class Failure(NamedTuple):
-    """An image that could not be classified.
-
-    Attributes:
-        image: The image.
-        cause: One word, to count failures by.
-        reason: The cause in a sentence.
-    """
-
-    image: Image
-    cause: str
-    reason: str
-
-
-class _ImageStages:
-    """The stages of a `Pipeline` that turns image files into answers."""
-
-    def __init__(self, classifiers: Sequence[Classifier]) -> None:
-        self._classifiers = classifiers
-
-    def prepare(self, image: Image) -> list[Prepared]:
-        frame = read_photo(image.path, self._classifiers[0].options.max_pixels)
-        prepared: list[Prepared] = []
-        try:
-            for classifier in self._classifiers:
-                prepared.append(classifier.prepare(frame))
-        except BaseException:
-            self.discard(prepared)
-            raise
-        return prepared
-
-    def discard(self, prepared: list[Prepared]) -> None:
-        for classifier, each in zip(self._classifiers, prepared, strict=False):
-            classifier.discard(each)
-
-    def work(self, prepared: list[Prepared]) -> list[Inferred]:
-        try:
-            return [
-                classifier.work(each)
-                for classifier, each in zip(self._classifiers, prepared, strict=True)
-            ]
-        finally:
-            self.discard(prepared)  # what an error left; the rest is free already
-
-    def finish(self, inferred: list[Inferred]) -> Answer:
-        try:
-            best = tuple(
-                classifier.finish(each).prediction.class_ids
-                for classifier, each in zip(self._classifiers, inferred, strict=True)
-            )
-        except ValueError as error:  # logits that are not finite
-            raise InferenceError(str(error)) from error
-        if len(inferred) == 1:
-            return Answer(best)
-        first, second = inferred
-        return Answer(best, cosine(first.logits, second.logits))
 
 
 class Evaluation:
@@ -116,7 +59,6 @@ class Evaluation:
         self.failures: list[Failure] = []
         self._classifiers = classifiers
         self._on_answer: AnswerCallback | None = None
-        self._error: Exception | None = None
         self._versions: dict[str, FileVersion] = {}
         self._left: list[Image] = []
         for image in dataset.images:
@@ -138,13 +80,19 @@ class Evaluation:
         self,
         on_answer: AnswerCallback | None = None,
         should_stop: Callable[[], bool] | None = None,
+        workers: Workers[int] | None = None,
+        threads: int = 0,
     ) -> bool:
         """Evaluate the images that have no answer yet.
 
         Args:
-            on_answer: See `AnswerCallback`. Calls come from another thread and never overlap.
+            on_answer: See `AnswerCallback`. Calls may come from another thread and never overlap.
             should_stop: Asked before each image. Once it returns True, the images being
-                classified are finished and no other is begun.
+                classified are finished and no other is begun; workers give them up.
+            workers: What classifies the images; None is this process. Each needs the folder at
+                the same place, and the same models.
+            threads: CPU threads per inference in workers; 0 lets the runtime decide. A number in
+                a model's request comes first.
 
         Returns:
             Whether every image has an answer or a failure.
@@ -152,49 +100,52 @@ class Evaluation:
         Raises:
             DeviceLostError: The accelerator does not answer any more.
             EvaluationError: The checkpoint cannot be written.
+            WorkersError: The workers are gone, or have other models.
+            Efv2Error: A worker cannot load a model; see `load_model`.
         """
         self._on_answer = on_answer
-        slots = min(model.request.slots for model in self.models)
-        stages = _ImageStages(self._classifiers)
-        pipeline = Pipeline(stages, self._deliver, slots=slots, policy="all")
-        try:
-            for image in self._left:
-                if self._error or (should_stop is not None and should_stop()):
-                    break
-                pipeline.submit(image)
-            else:
-                pipeline.drain(threading.TIMEOUT_MAX)
-        finally:
-            pipeline.close()
-        if self._error:
-            raise self._error
+        should_stop = should_stop or (lambda: False)
+        if workers is None:
+            answer_images(self._classifiers, self._left, self._take, should_stop)
+        else:
+            self._run_in(workers, Job.of(self._classifiers, threads), should_stop)
         return len(self.answers) + len(self.failures) == len(self.dataset.images)
 
-    def _deliver(self, image: Image, outcome: Answer | Exception, waited: float) -> None:
-        try:
-            answer = None
-            if isinstance(outcome, Exception):
-                self.failures.append(_failure(image, outcome))
-            else:
-                answer = outcome
-                self.checkpoint.add(image, self._versions[image.name], answer)
-                self.answers[image.name] = answer
-            if self._on_answer is not None:
-                self._on_answer(image, answer)
-        except Exception as error:  # `run` ends and raises it
-            self._error = error
+    def _run_in(self, workers: Workers[int], job: Job, should_stop: Callable[[], bool]) -> None:
+        """Have workers answer the images in groups, which may end in any order."""
+        groups = [self._left[first : first + GROUP] for first in range(0, len(self._left), GROUP)]
+        for number, group in enumerate(groups):
+            images = [each._replace(path=each.path.absolute()) for each in group]
+            workers.submit(number, answer_group, job, images)
+        for number, found in workers.results(should_stop):
+            outcomes = found
+            if isinstance(found, WorkerDiedError):
+                outcomes = [Failure(each, "worker", str(found)) for each in groups[number]]
+            elif isinstance(found, Exception):
+                raise found
+            for image, outcome in zip(groups[number], outcomes, strict=True):
+                self._take(image, _here(outcome, image))
+        places = {each: place for place, each in enumerate(self.dataset.images)}
+        self.failures.sort(key=lambda each: places[each.image])
+
+    def _take(self, image: Image, outcome: Answer | Failure) -> None:
+        answer = None
+        if isinstance(outcome, Failure):
+            self.failures.append(outcome)
+        else:
+            answer = outcome
+            self.checkpoint.add(image, self._versions[image.name], answer)
+            self.answers[image.name] = answer
+        if self._on_answer is not None:
+            self._on_answer(image, answer)
 
 
-def _failure(image: Image, error: Exception) -> Failure:
-    """Describe why an image has no answer; re-raise what is not the image's fault."""
-    match error:
-        case DeviceLostError():
-            raise error
-        case FrameError():
-            return Failure(image, error.fault, str(error))
-        case InferenceError():
-            return Failure(image, "inference", str(error))
-    raise error
+def _here(outcome: Answer | Failure, image: Image) -> Answer | Failure:
+    """Have a worker's failure name the image's path as this process does."""
+    if isinstance(outcome, Answer):
+        return outcome
+    reason = outcome.reason.replace(str(outcome.image.path), str(image.path))
+    return outcome._replace(image=image, reason=reason)
 
 
 def open_evaluation(

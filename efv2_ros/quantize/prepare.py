@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from efv2_ros.classify.model import Model, load_model
+from efv2_ros.classify.model import Model, load_model, with_absolute_paths
 from efv2_ros.classify.options import ModelRequest, ViewOptions
 from efv2_ros.models.efficientformerv2.builder import SIZES, Size, seeded_state, write
 from efv2_ros.quantize.calibration import Images, Sample, load_images, plan, without
@@ -237,6 +237,83 @@ def read_inputs(
         )  # fmt: skip
         others, path = found.held_out, evaluation.path
     return Inputs(source, view, images, without(others, images.calibration), path)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where the model and the images are, and how many images to take.
+
+    Attributes:
+        request: The model, from `find_float_model`.
+        view: How images become its input.
+        calib: The calibration images: a folder, or a bag.
+        topic: Topic of the images of a bag; may be empty.
+        eval_path: Images to compare the models with; None takes others of `calib`.
+        count: Most calibration images.
+        held_out: Most images to compare with.
+        seed: Seed of the images' choice.
+        crop_pct: Share of the shorter side that the crop keeps; None is the catalog's.
+    """
+
+    request: ModelRequest
+    view: ViewOptions
+    calib: Path
+    topic: str
+    eval_path: Path | None
+    count: int
+    held_out: int
+    seed: int
+    crop_pct: float | None
+
+    def absolute(self) -> Sources:
+        """Describe the same files for processes that run in another folder."""
+        return replace(
+            self,
+            request=with_absolute_paths(self.request),
+            calib=self.calib.absolute(),
+            eval_path=self.eval_path and self.eval_path.absolute(),
+        )
+
+    @contextmanager
+    def open(self) -> Iterator[Inputs]:
+        """Load the model and read the images.
+
+        Raises:
+            QuantizeError: They cannot be used.
+            Efv2Error: The model cannot be found or loaded.
+        """
+        with open_float_model(self.request, self.crop_pct) as source:
+            yield self.read(source)
+
+    def read(
+        self,
+        source: FloatModel,
+        on_progress: Callable[[int, int], None] = lambda done, total: None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> Inputs:
+        """Read the images for a model.
+
+        Args:
+            source: The model.
+            on_progress: Called with the number of images read, and of those to read at most.
+            should_stop: Polled for each image.
+
+        Raises:
+            QuantizeError: The images cannot be read.
+            Stopped: `should_stop` returned True.
+        """
+        image = source.model.image
+        calibration = open_source(self.calib, image.height, image.width, self.topic)
+        evaluation = None
+        if self.eval_path is not None:
+            evaluation = open_source(self.eval_path, image.height, image.width)
+        total = min(self.count + self.held_out, len(calibration) + len(evaluation or ()))
+        on_progress(0, total)
+        return read_inputs(
+            source, calibration, evaluation, self.view, count=self.count, held_out=self.held_out,
+            seed=self.seed, on_progress=lambda done: on_progress(done, total),
+            should_stop=should_stop,
+        )  # fmt: skip
 
 
 @contextmanager

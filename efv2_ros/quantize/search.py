@@ -247,8 +247,8 @@ class _Search:
             if each.is_complete and _structure(with_wide(each.recipe, parts, ())) == bare:
                 other = wide_groups(each.recipe, parts)
                 if wide ^ other <= set(self.milliseconds):
-                    more = sum(self.milliseconds[group] for group in wide - other)
-                    less = sum(self.milliseconds[group] for group in other - wide)
+                    more = sum(self.milliseconds[group] for group in sorted(wide - other))
+                    less = sum(self.milliseconds[group] for group in sorted(other - wide))
                     near.append((len(wide ^ other), each.figures[0] + more - less))
         if not near:
             return None

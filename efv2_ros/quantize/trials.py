@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -34,6 +34,9 @@ _FORMAT = 1
 """Version of a trial's file."""
 
 _Value = TypeVar("_Value")
+
+Kind = Literal["score", "cost"]
+"""What a trial finds out: a `Score` or a `Cost`."""
 
 
 @dataclass(frozen=True)
@@ -120,8 +123,8 @@ class Cost:
 class Bench(Protocol):
     """Tries a recipe. `ToolchainBench` does so with the toolchain."""
 
-    def key(self, recipe: Recipe, kind: str) -> str:
-        """Digest of all that a trial's result depends on; `kind` is `score` or `cost`."""
+    def key(self, recipe: Recipe, kind: Kind) -> str:
+        """Digest of all that a trial's result depends on."""
 
     def score(self, recipe: Recipe, on_progress: OnProgress) -> Score:
         """Quantise, and compare with the float model."""
@@ -160,7 +163,7 @@ class ToolchainBench:
     def _float_logits(self) -> Any:
         return float_logits(self._inputs, self._inputs.evaluation, should_stop=self._should_stop)
 
-    def key(self, recipe: Recipe, kind: str) -> str:
+    def key(self, recipe: Recipe, kind: Kind) -> str:
         """Digest of all that a trial's result depends on."""
         plan = self._plan(recipe, quantize_only=kind == "score")
         return digest_text(str(_FORMAT), plan.key, self._images if kind == "score" else "")
@@ -243,6 +246,57 @@ class Outcome(Generic[_Value]):
     cached: bool = False
 
 
+class Trial(NamedTuple):
+    """A trial to make.
+
+    Attributes:
+        recipe: The recipe.
+        kind: What to find out.
+        key: Digest of all that the result depends on; see `Bench.key`.
+    """
+
+    recipe: Recipe
+    kind: Kind
+    key: str
+
+
+def attempt(
+    bench: Bench, trial: Trial, on_progress: OnProgress = lambda step, share: None
+) -> Outcome[Any]:
+    """Make a trial.
+
+    Raises:
+        Stopped: The bench was stopped.
+        ToolchainUnavailableError: The toolchain is missing.
+    """
+    try:
+        if trial.kind == "score":
+            return Outcome(bench.score(trial.recipe, on_progress))
+        return Outcome(bench.cost(trial.recipe, on_progress))
+    except (Stopped, ToolchainUnavailableError):
+        raise
+    except Efv2Error as error:
+        # The log is gone with the trial's folder.
+        return Outcome(None, str(error).partition("; its log ")[0])
+
+
+class Elsewhere(Protocol):
+    """Makes trials outside this process. `TrialWorkers` does so in workers."""
+
+    def outcomes(
+        self, trials: Mapping[int, Trial], should_stop: Callable[[], bool]
+    ) -> Iterator[tuple[int, Outcome[Any]]]:
+        """Make trials.
+
+        Args:
+            trials: The trials, each with a number of its own.
+            should_stop: Polled; True ends the iteration.
+
+        Yields:
+            The number of a trial that came to an end, and its outcome.
+        """
+
+
 Named = tuple[str, Recipe]
 """A recipe with a name for people, for the progress."""
 
@@ -256,6 +310,7 @@ class Trials:
         bench: What tries.
         folder: Where the results are; None is the user's cache.
         parallel: Trials at once.
+        elsewhere: What makes the trials instead of this process; `bench` then only gives keys.
         on_progress: Called with what is done now, and its share that is done; from any thread.
         should_stop: Polled before each trial.
 
@@ -270,13 +325,14 @@ class Trials:
         folder: Path | None = None,
         *,
         parallel: int = 1,
+        elsewhere: Elsewhere | None = None,
         on_progress: OnProgress = lambda step, share: None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.tried = self.finished = 0
         self._bench = bench
         self._folder = folder or cache_dir() / "quantize" / "trials"
-        self._parallel = parallel
+        self._parallel, self._elsewhere = parallel, elsewhere
         self._on_progress, self._should_stop = on_progress, should_stop
         self._lock = threading.Lock()
         self._failed: dict[str, str] = {}
@@ -294,7 +350,7 @@ class Trials:
         Raises:
             Stopped: `should_stop` returned True; what was finished is kept.
         """
-        return self._map(recipes, "score", self._bench.score, _read_score)
+        return self._map(recipes, "score", _read_score)
 
     def costs(self, recipes: Sequence[Named]) -> list[Outcome[Cost]]:
         """Compile recipes.
@@ -302,7 +358,7 @@ class Trials:
         Raises:
             Stopped: `should_stop` returned True; what was finished is kept.
         """
-        return self._map(recipes, "cost", self._bench.cost, _read_cost)
+        return self._map(recipes, "cost", _read_cost)
 
     def key(self, recipe: Recipe) -> str:
         """Digest of a recipe with its model and images.
@@ -312,7 +368,7 @@ class Trials:
         """
         return self._key(recipe, "score")
 
-    def _key(self, recipe: Recipe, kind: str) -> str:
+    def _key(self, recipe: Recipe, kind: Kind) -> str:
         """Ask the bench, which rewrites the whole model for it, once for each recipe."""
         what = replace(recipe, name="", description=""), kind
         if what not in self._keys:
@@ -320,17 +376,21 @@ class Trials:
         return self._keys[what]
 
     def _map(
-        self,
-        recipes: Sequence[Named],
-        kind: str,
-        run: Callable[[Recipe, OnProgress], _Value],
-        read: Callable[[Any], _Value],
+        self, recipes: Sequence[Named], kind: Kind, read: Callable[[Any], _Value]
     ) -> list[Outcome[_Value]]:
+        if self._elsewhere is not None:
+            return self._map_elsewhere(self._elsewhere, recipes, kind, read)
+
         def one(named: Named) -> Outcome[_Value]:
-            outcome = self._one(*named, kind, run, read)
-            with self._lock:
-                self.finished += 1
-                self.tried += not outcome.cached and outcome.value is not None
+            name, recipe = named
+            outcome = self._known(recipe, kind, read)
+            if outcome is None:
+                outcome = attempt(
+                    self._bench, Trial(recipe, kind, self._key(recipe, kind)),
+                    lambda step, share: self._on_progress(f"{name}: {step}", share),
+                )  # fmt: skip
+                self._keep(recipe, kind, outcome)
+            self._count(outcome)
             return outcome
 
         if self._parallel == 1 or len(recipes) == 1:
@@ -338,14 +398,36 @@ class Trials:
         with ThreadPoolExecutor(self._parallel) as pool:
             return list(pool.map(one, recipes))
 
-    def _one(
+    def _map_elsewhere(
         self,
-        name: str,
-        recipe: Recipe,
-        kind: str,
-        run: Callable[[Recipe, OnProgress], _Value],
+        elsewhere: Elsewhere,
+        recipes: Sequence[Named],
+        kind: Kind,
         read: Callable[[Any], _Value],
-    ) -> Outcome[_Value]:
+    ) -> list[Outcome[_Value]]:
+        found: dict[int, Outcome[_Value]] = {}
+        unknown: dict[int, Trial] = {}
+        for number, (_, recipe) in enumerate(recipes):
+            outcome = self._known(recipe, kind, read)
+            if outcome is None:
+                unknown[number] = Trial(recipe, kind, self._key(recipe, kind))
+            else:
+                found[number] = outcome
+                self._count(outcome)
+        for number, outcome in elsewhere.outcomes(unknown, self._should_stop):
+            name, recipe = recipes[number]
+            self._keep(recipe, kind, outcome)
+            self._count(outcome)
+            self._on_progress(f"{name}: done", 1.0)
+            found[number] = outcome
+        if len(found) < len(recipes):
+            raise Stopped
+        return [found[number] for number in range(len(recipes))]
+
+    def _known(
+        self, recipe: Recipe, kind: Kind, read: Callable[[Any], _Value]
+    ) -> Outcome[_Value] | None:
+        """What is known of a trial before it is made; None if it must be made."""
         if self._should_stop():
             raise Stopped
         try:
@@ -354,23 +436,28 @@ class Trials:
             raise
         except Efv2Error as error:  # the recipe does not fit the model
             return Outcome(None, str(error))
-        path = self._folder / f"{key[:32]}.{kind}.json"
+        path = self._path(key, kind)
         with suppress(OSError, ValueError, KeyError, TypeError, Efv2Error):
             return Outcome(read(json.loads(path.read_text(encoding="utf-8"))["result"]), "", True)
-        if key in self._failed:
-            return Outcome(None, self._failed[key])
-        try:
-            value = run(recipe, lambda step, share: self._on_progress(f"{name}: {step}", share))
-        except (Stopped, ToolchainUnavailableError):
-            raise
-        except Efv2Error as error:
-            # The log is gone with the trial's folder.
-            self._failed[key] = str(error).partition("; its log ")[0]
-            return Outcome(None, self._failed[key])
-        fields = {"format": _FORMAT, "recipe": recipe.as_dict(), "result": asdict(value)}  # type: ignore[call-overload]
-        with open_atomic(path) as file:
+        return Outcome(None, self._failed[key]) if key in self._failed else None
+
+    def _keep(self, recipe: Recipe, kind: Kind, outcome: Outcome[Any]) -> None:
+        """Keep what came of a trial: in a file, or why it failed until this run ends."""
+        key = self._key(recipe, kind)
+        if outcome.value is None:
+            self._failed[key] = outcome.problem
+            return
+        fields = {"format": _FORMAT, "recipe": recipe.as_dict(), "result": asdict(outcome.value)}
+        with open_atomic(self._path(key, kind)) as file:
             json.dump(fields, file)
-        return Outcome(value)
+
+    def _count(self, outcome: Outcome[Any]) -> None:
+        with self._lock:
+            self.finished += 1
+            self.tried += not outcome.cached and outcome.value is not None
+
+    def _path(self, key: str, kind: Kind) -> Path:
+        return self._folder / f"{key[:32]}.{kind}.json"
 
 
 def _read_score(fields: Any) -> Score:

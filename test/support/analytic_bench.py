@@ -77,7 +77,7 @@ class AnalyticBench:
     def milliseconds(self, recipe):
         parts = self.space.parts(recipe)
         wide = wide_groups(recipe, parts)
-        time = 2.0 + sum(PRICE[group] for group in wide)
+        time = 2.0 + sum(PRICE[group] for group in sorted(wide))
         time += 0.5 if has_residual(recipe, parts) else 0.0
         return time + (0.05 if self.softmax(recipe) == "int16" else 0.0)
 
