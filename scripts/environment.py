@@ -33,6 +33,7 @@ from pathlib import Path
 SCRIPTS = Path(__file__).resolve().parent
 CLONE = SCRIPTS.parent
 LOCK_FILE = SCRIPTS / "requirements.lock"
+HASHES_FILE = SCRIPTS / "requirements.hashes"
 INTERFACES = SCRIPTS.parent / "interfaces"
 DISTROS = ("kilted", "jazzy")
 COMPLETE = "efv2-complete"  # the file that marks a prefix as one of ours, built to its end
@@ -243,9 +244,14 @@ def ensure_environment(flavour: Flavour) -> Path:
 
 
 def fingerprint(flavour: Flavour) -> str:
-    """A short hash of all that goes into the environment."""
+    """A short hash of all that goes into the environment.
+
+    Raises:
+        EnvironmentFailure: A pin has no hashes.
+    """
     inputs = [sys.version, sys.base_prefix, sysconfig.get_platform()]
-    inputs += [repr(flavour), repr(flavour.pins()), inspect.getsource(Builder)]
+    requirements = {group: with_hashes(pins) for group, pins in flavour.pins().items()}
+    inputs += [repr(flavour), repr(requirements), inspect.getsource(Builder)]
     for file in sorted(INTERFACES.rglob("*.*")):
         inputs += [file.name, file.read_text(encoding="utf-8")]
     return hashlib.sha256("\0".join(inputs).encode()).hexdigest()[:10]
@@ -255,11 +261,34 @@ def read_sections(path: Path) -> dict[str, list[str]]:
     """The lines under each `[section]` of a file, without comments and blank lines."""
     sections: dict[str, list[str]] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
-        if heading := re.fullmatch(r"\[(\w+)\]", line):
+        if heading := re.fullmatch(r"\[(\S+)\]", line):
             pins = sections.setdefault(heading[1], [])
         elif line and not line.startswith("#"):
             pins.append(line)
     return sections
+
+
+def release_of(pin: str) -> str:
+    """The `name==version` of a pin, without its condition."""
+    return pin.partition(" ;")[0]
+
+
+def with_hashes(pins: list[str]) -> str:
+    """Pins as a file of requirements for pip, each with the hashes of the files it may install.
+
+    Raises:
+        EnvironmentFailure: A pin has none.
+    """
+    files = read_sections(HASHES_FILE)
+    if missing := [release for release in map(release_of, pins) if not files.get(release)]:
+        raise EnvironmentFailure(
+            f"{HASHES_FILE} has no hashes of {', '.join(missing)}: run scripts/hashes"
+        )
+    lines = []
+    for pin in pins:
+        hashes = [f"--hash=sha256:{file.split()[0]}" for file in files[release_of(pin)]]
+        lines.append(" \\\n    ".join([pin, *hashes]) + "\n")
+    return "".join(lines)
 
 
 def module_of(pin: str) -> str:
@@ -378,14 +407,20 @@ class Builder:
         if self.flavour.sourced:
             # Its compiled packages are built against one another: those it has are kept.
             host = [pin for pin in host if not importlib.util.find_spec(module_of(pin))]
-        pip = (self.python, "-m", "pip", "install", "--disable-pip-version-check")
-        self.run(*pip, "--no-deps", *pins["build"])
+        self.install(pins["build"])
+        self.install(host + pins["rest"])
+        if not self.flavour.sourced:
+            self.correct_cmake_files()
+
+    def install(self, pins: list[str]) -> None:
+        """Install these packages and no other, each from a file whose hash is known."""
+        requirements = self.prefix / "requirements.txt"
+        requirements.write_text(with_hashes(pins), encoding="utf-8")
         # Wheels only, so that a package without one for this Python fails at once instead of
         # being compiled; empy is one Python file, published as source.
         wheels = ("--only-binary=:all:", "--no-binary=empy", "--no-build-isolation")
-        self.run(*pip, "--no-deps", *wheels, *host, *pins["rest"])
-        if not self.flavour.sourced:
-            self.correct_cmake_files()
+        pip = (self.python, "-m", "pip", "install", "--disable-pip-version-check")
+        self.run(*pip, "--require-hashes", "--no-deps", *wheels, "-r", requirements)
 
     def correct_cmake_files(self) -> None:
         """Replace the paths of the machine that built the wheels with this environment's."""
@@ -448,7 +483,13 @@ class Builder:
         """Say what a failed step printed last and what to do about it."""
         text = self.log.read_text(encoding="utf-8", errors="replace")
         tail = "\n".join(f"  | {line}" for line in text.splitlines()[-15:])
-        if "connection broken by" in text or "Could not fetch URL" in text:
+        if "DO NOT MATCH THE HASHES" in text:
+            advice = (
+                f"A downloaded file is not the one in {HASHES_FILE}: it was damaged on its way, "
+                "or it has been exchanged.\nRun the command again; if it fails again, do not use "
+                "the file, and tell us."
+            )
+        elif "connection broken by" in text or "Could not fetch URL" in text:
             advice = "The package index cannot be reached: check the network and proxy settings."
         elif "No space left on device" in text:
             advice = f"The disk is full: free 1 GB, or set EFV2_CACHE_DIR (now {cache_folder()})."

