@@ -41,14 +41,14 @@ _PALETTE_BYTES = 3 * 256
 _MAX_INFLATION = 1032
 """Bytes that one byte of deflated data can become: 258 for each 2 bits (RFC 1951, 3.2.5)."""
 
-_UNCHECKED_BYTES = 48 << 10
-"""Bytes of data chunks that may inflate to whatever they can: at most 50 MB, which take 0.1 s."""
+_UNCHECKED_BYTES = 8 << 10
+"""Bytes of data chunks that may inflate to whatever they can: at most 8 MB, which take 20 ms."""
 
 _KEPT_BYTES = 32 << 20
 """Pictures of more bytes are inflated twice, to save memory."""
 
 _PIECE_BYTES = 16 << 10
-"""Bytes inflated at once; they become 17 MB at most."""
+"""Bytes inflated at once."""
 
 _ZLIB_HEADER = b"\x78\x01"
 _ZLIB_HEADER_BYTES = 2
@@ -62,6 +62,9 @@ _ADAM7 = (
     (0, 1, 1, 2),
 )  # fmt: skip
 """First column and row of each pass of an interlaced picture, and the steps to the next."""
+
+_MAX_EXIF_BYTES = 1 << 20
+"""Bytes of EXIF data, which libpng reads one by one, at 25 ns each. Cameras write 64 kB at most."""
 
 _MAX_CHUNKS = 4096
 _CHUNK_BYTES = 1024
@@ -155,7 +158,7 @@ def _inflated(chunks: NDArray[np.uint8], inflated_bytes: int) -> NDArray[np.uint
     left = inflated_bytes
     try:
         for start in range(_ZLIB_HEADER_BYTES, len(compressed), _PIECE_BYTES):
-            piece = inflate.decompress(compressed[start : start + _PIECE_BYTES])
+            piece = inflate.decompress(compressed[start : start + _PIECE_BYTES], left + 1)
             left -= len(piece)
             if left < 0:
                 raise _broken("its data hold more than its pixels")
@@ -255,6 +258,8 @@ def _is_needed(
     elif kind == b"eXIf":
         if kind in seen:
             raise _broken("it has EXIF data twice")
+        if len(content) > _MAX_EXIF_BYTES:
+            raise _broken(f"it has EXIF data of {len(content)} bytes")
         require_cheap_exif(content, MAX_EXIF_COPIES)
     elif not kind[0] & 0x20:
         raise _broken(f"it has an unknown critical chunk {kind!r}")

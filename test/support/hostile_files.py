@@ -96,7 +96,7 @@ def exif(entries=65535, size=7_000_000, tag=0x010E):
 
 
 def exif_bomb_png():
-    return png(before=chunk(b"eXIf", exif()))
+    return png(before=chunk(b"eXIf", exif(size=1_000_000)))
 
 
 # JPEG
@@ -193,6 +193,7 @@ TRAPS = {
     "png: inflating international texts": lambda: text_bomb(b"iTXt"),
     "png: inflating profile": lambda: text_bomb(b"iCCP", 1),
     "png: EXIF": exif_bomb_png,
+    "png: EXIF of 7 MB": lambda: png(before=chunk(b"eXIf", exif(1))),
     "png: animation": lambda: animation(1000, 800),
     "png: no data for its size": lambda: png(5000, 5000, 16, 6, 1, data=zeros(1000)),
     "png: more data than its size": lambda: png(data=zeros(400_000_000)),

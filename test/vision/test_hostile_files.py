@@ -81,6 +81,7 @@ REFUSED = {
     "png: data chunk of 4 GB": "cut off",
     "png: palette of 4 GB": "cut off",
     "png: EXIF": "65535 entries",
+    "png: EXIF of 7 MB": "EXIF data of 7000000 bytes",
     "png: no data for its size": "cut off",
     "png: more data than its size": "more than its pixels",
     "png: floods of chunks": "small chunks",
