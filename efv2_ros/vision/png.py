@@ -64,7 +64,7 @@ _ADAM7 = (
 """First column and row of each pass of an interlaced picture, and the steps to the next."""
 
 _MAX_EXIF_BYTES = 1 << 20
-"""Bytes of EXIF data, which libpng reads one by one, at 25 ns each. Cameras write 64 kB or less."""
+"""Bytes of EXIF data, which libpng reads one by one, at 25 ns each. Cameras write up to 64 kB."""
 
 _MAX_CHUNKS = 4096
 _CHUNK_BYTES = 1024
