@@ -43,8 +43,9 @@ def malformed_messages_without_ros(length: Length) -> Row:
 
     Raw, compressed and HbmMsg images: changed bytes, lying lengths and sizes, cut, spliced, and
     files that cost a decoder more than their size says. Not as it should be: any other exception,
-    a message of more than 100 ms, a process that needs 300 MB more than for good messages, or
-    another NV12 image of a good one. The 100 ms are CPU time: other processes do not count.
+    a message of more than 100 ms of CPU time (and of half as much again as the costliest good one
+    takes at this moment), a process that needs 300 MB more than for good messages, or another
+    NV12 image of a good one.
     """
     row = Row("malformed messages, without ROS", "messages")
     row.count = length.count(1_000_000, least=1000)

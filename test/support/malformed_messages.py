@@ -6,8 +6,9 @@ Each message goes the node's way: a serialized message, viewed as a frame, check
 message depends on the seed and its number only; `--first NUMBER --count 1` repeats one. After
 every `--good-every` of them comes a valid one, whose NV12 must be what it was at first.
 
-The cost is CPU time of this process, the least of three tries where it is high: what else runs on
-the machine does not count.
+The cost is CPU time of this process, the least of three tries where it is high, and where it is,
+half again that of the costliest valid picture at this moment is allowed: a picture in full HD takes
+as long on a slow or busy machine, whether or not a bit of it is wrong.
 """
 
 from __future__ import annotations
@@ -368,10 +369,12 @@ def run(count, seed=0, first=0, good_every=100, on_progress=lambda done: None):
     outcomes, slowest, slow, unexpected, changed, good = Counter(), {}, [], [], [], 0
     for number in range(first, first + count):
         kind, transport, message = malformed(number, seed, pools)
+        allowed_ms = SLOW_MS
         try:
             outcome, cpu_ms, wall_ms = cost(receive, transport, message)
             if cpu_ms > SLOW_MS:
                 cpu_ms = min(cpu_ms, *(cost(receive, transport, message)[1] for _ in range(2)))
+                allowed_ms = max(SLOW_MS, 1.5 * max(cost(receive, *each)[1] for each in valid))
         except Exception as error:
             outcome, cpu_ms, wall_ms = "unexpected", 0.0, 0.0
             unexpected.append({"number": number, "kind": kind, "error": repr(error)})
@@ -382,7 +385,7 @@ def run(count, seed=0, first=0, good_every=100, on_progress=lambda done: None):
         }  # fmt: skip
         if what["cpu_ms"] > slowest.get(kind, what)["cpu_ms"] or kind not in slowest:
             slowest[kind] = what
-        if what["cpu_ms"] > SLOW_MS:
+        if what["cpu_ms"] > allowed_ms:
             slow.append(what)
         if (number + 1) % good_every == 0:
             which = good % len(valid)
