@@ -4,8 +4,8 @@
 usage: scripts/env -- python scripts/fleet_experiment.py [--bags 200]
 
 The bags are replayed by one process; by a command for each, for its bytes; on a local Dask cluster
-of two workers; and on one of whose workers one is killed midway. Each worker has one thread. The table is
-that of docs/fleet.md.
+of two workers; and on one of whose workers one is killed midway. Each worker has one thread. The
+table is that of docs/fleet.md.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ from typing import NamedTuple
 from efv2_ros.bags.errors import BagError
 from efv2_ros.classify.failures import MACHINE_CAUSES
 from efv2_ros.errors import Efv2Error
-from efv2_ros.fleet.results import BagResult, Results, version_of
-from efv2_ros.fleet.sources import Source
+from efv2_ros.fleet.results import BagResult, Results
+from efv2_ros.fleet.sources import Source, version_of
 from efv2_ros.fleet.tasks import Cut, Job, Replayed, replay_or_cut, replay_span, replay_whole
 from efv2_ros.messages.errors import MessageError
 from efv2_ros.replay.run import Run

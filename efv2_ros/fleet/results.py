@@ -22,7 +22,7 @@ from efv2_ros import __version__
 from efv2_ros.bags.bag import Span
 from efv2_ros.files import open_atomic
 from efv2_ros.fleet.errors import FleetError
-from efv2_ros.fleet.sources import Source, is_url
+from efv2_ros.fleet.sources import Source, version_of
 from efv2_ros.fleet.tasks import Cut, Job
 from efv2_ros.replay.run import Run, RunError, in_stamp_order, read_jsonl, save_jsonl
 
@@ -268,19 +268,6 @@ class Results:
                 f"{self.folder} holds results of other settings ({was}): choose another folder"
             )
         self.bags = {each.name: each for each in bags}
-
-
-def version_of(location: str) -> str:
-    """Describe the version of a bag by its files' sizes and times of change; empty for URLs."""
-    if is_url(location):
-        return ""
-    path = Path(location)
-    try:
-        files = sorted(path.iterdir()) if path.is_dir() else [path]
-        stats = [each.stat() for each in files]
-    except OSError:
-        return ""
-    return f"{sum(each.st_size for each in stats)}/{max(each.st_mtime_ns for each in stats)}"
 
 
 def _settings(job: Job, timings: bool, parquet: Path | None) -> dict[str, Any]:

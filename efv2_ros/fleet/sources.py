@@ -37,6 +37,19 @@ def is_url(text: str) -> bool:
     return "://" in text
 
 
+def version_of(location: str) -> str:
+    """Describe a file's, or a folder's, version by sizes and times of change; empty for URLs."""
+    if is_url(location):
+        return ""
+    path = Path(location)
+    try:
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        stats = [each.stat() for each in files]
+    except OSError:
+        return ""
+    return f"{sum(each.st_size for each in stats)}/{max(each.st_mtime_ns for each in stats)}"
+
+
 def find_bags(arguments: Sequence[str]) -> list[Source]:
     """Find the bags that the arguments of a command name, in this order; each only once.
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
 from efv2_ros.bags.bag import Bag, Span
@@ -13,6 +14,7 @@ from efv2_ros.classify.classifier import Classifier
 from efv2_ros.classify.model import Model, find_model, load_model
 from efv2_ros.classify.options import ModelRequest, ViewOptions
 from efv2_ros.fleet.remote import Copy
+from efv2_ros.fleet.sources import version_of
 from efv2_ros.replay.offline import replay
 from efv2_ros.replay.run import FrameResult, Run
 from efv2_ros.workers.lending import Lending
@@ -110,7 +112,7 @@ def replay_span(location: str, job: Job, topic: str, span: Span) -> Replayed:
 
 
 def _replay(bag: Bag, job: Job, topic: str, span: Span | None = None) -> Replayed:
-    with _models(_ModelKey(job.request, find_model(job.request).sha256)) as model:
+    with _models(_ModelKey(job.request, _digest(job.request))) as model:
         start = time.perf_counter()
         run = replay(
             bag, bag.image_topic(topic), Classifier(model, job.view), slots=job.request.slots,
@@ -150,6 +152,28 @@ class _ModelKey(NamedTuple):
 
     request: ModelRequest
     sha256: str
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A model file, its digest, and its size and time of change then."""
+
+    path: Path
+    sha256: str
+    version: str
+
+
+_found: dict[ModelRequest, _Found] = {}
+
+
+def _digest(request: ModelRequest) -> str:
+    """Return the digest of a model's file, which is read again only where it changed."""
+    known = _found.get(request)
+    if known is None or version_of(str(known.path)) != known.version:
+        found = find_model(request)
+        known = _Found(found.path, found.sha256, version_of(str(found.path)))
+        _found[request] = known
+    return known.sha256
 
 
 def _load(key: _ModelKey) -> Model:

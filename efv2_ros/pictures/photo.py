@@ -45,7 +45,7 @@ def find_photos(paths: Iterable[Path]) -> list[Path]:
     return files
 
 
-def read_photo(path: Path, max_pixels: int = MAX_PIXELS) -> Frame:
+def read_photo(path: Path | str, max_pixels: int = MAX_PIXELS) -> Frame:
     """Decode a photo to a `bgr8` frame and turn it upright as its EXIF orientation says.
 
     Args:
@@ -56,6 +56,7 @@ def read_photo(path: Path, max_pixels: int = MAX_PIXELS) -> Frame:
         FrameError: The file cannot be read, is cut off, declares more than `max_pixels`, or
             OpenCV cannot decode it.
     """
+    path = Path(path)
     contents = read_file(path, max_pixels)
     is_checked = is_jpeg_or_png(contents)
     try:

@@ -124,8 +124,8 @@ def _noise(number: int, encoding: str, width: int, height: int, random: Random) 
 
 
 MOST_KEPT_MIB = 256
-"""Freed memory that malloc may keep by `node/malloc.py`. Discovery's small buffers take a little of
-the room of a freed image, and the next image no longer fits there."""
+"""Freed memory that malloc may keep by `node/malloc.py`. Discovery's small buffers take a little
+of the room of a freed image, and the next image no longer fits there."""
 
 
 @in_own_mounts
@@ -139,7 +139,8 @@ def killed_publishers(length: Length) -> Row:
 
     Failures: a publisher without a result in 30 s; a result that says that the image was torn, or
     of another grey than its stamp tells; a drop for another cause than a newer image; the
-    classifier's own memory grown by more than `MOST_KEPT_MIB` from the tenth publisher to the last.
+    classifier's own memory grown by more than `MOST_KEPT_MIB` from the tenth publisher to the
+    last.
     """
     row = Row("publisher killed while it publishes", "publishers")
     random = length.random("killed_publishers")

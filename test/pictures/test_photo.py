@@ -135,3 +135,7 @@ def test_the_limit_goes_for_folders_and_videos(tmp_path):
     assert len(list(Pictures([video], pytest.fail, max_pixels=64 * 48).once())) == 3
     with pytest.raises(PicturesError, match="64x48"):
         Pictures([video], pytest.fail, max_pixels=64 * 48 - 1)
+
+
+def test_a_path_may_be_text(photos):
+    np.testing.assert_array_equal(read_photo(str(photos[0])).data, read_photo(photos[0]).data)

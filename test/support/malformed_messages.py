@@ -7,8 +7,8 @@ message depends on the seed and its number only; `--first NUMBER --count 1` repe
 every `--good-every` of them comes a valid one, whose NV12 must be what it was at first.
 
 The cost is CPU time of this process, the least of three tries where it is high, and where it is,
-half again that of the costliest valid picture at this moment is allowed: a picture in full HD takes
-as long on a slow or busy machine, whether or not a bit of it is wrong.
+half again that of the costliest valid picture at this moment is allowed: a picture in full HD
+takes as long on a slow or busy machine, whether or not a bit of it is wrong.
 """
 
 from __future__ import annotations
