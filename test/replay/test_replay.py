@@ -189,8 +189,8 @@ def test_other_types_of_image(tmp_path, classifier, kind):
 def test_ctrl_c_keeps_the_results_so_far(tmp_path, classifier, monkeypatch):
     images = Bag.images
 
-    def interrupted(self, *arguments):
-        yield from itertools.islice(images(self, *arguments), 3)
+    def interrupted(self, *arguments, **options):
+        yield from itertools.islice(images(self, *arguments, **options), 3)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Bag, "images", interrupted)
