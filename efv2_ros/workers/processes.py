@@ -81,8 +81,13 @@ class LocalWorkers(Workers[Tag]):
         """Give each process that is idle, or yet to be started, a task that waits."""
         while self._waiting and len(self._running) < self.processes:
             process = self._idle.pop() if self._idle else _Process(self._scratch.name)
-            task = self._waiting.popleft()
-            self._running[process.pool.submit(task.function, *task.arguments)] = process, task
+            task = self._waiting[0]
+            try:
+                future = process.pool.submit(task.function, *task.arguments)
+            except BrokenProcessPool:  # it died while it was idle
+                process.pool.shutdown()
+                continue
+            self._running[future] = process, self._waiting.popleft()
 
 
 @dataclass(slots=True)

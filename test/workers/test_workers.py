@@ -1,6 +1,7 @@
 """Workers: every result comes exactly once, whatever happens to the processes."""
 
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -92,6 +93,17 @@ def test_what_a_dead_process_did_is_done_again(tmp_path):
         results = list(workers.results())
     assert len(results) == 6
     assert dict(results) == {"dies": "lived", **{tag: 2 * tag for tag in range(5)}}
+
+
+def test_a_process_that_dies_between_tasks_is_replaced():
+    with LocalWorkers(1) as workers:
+        workers.submit(0, worker_tasks.pid)
+        ((_, pid),) = workers.results()
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: not is_alive(pid))
+        time.sleep(0.5)  # the pool's thread notices it
+        workers.submit(1, worker_tasks.double, 1)
+        assert list(workers.results()) == [(1, 2)]
 
 
 def test_a_task_that_kills_every_process_is_given_up():
