@@ -4,8 +4,8 @@
 usage: scripts/env -- python scripts/fleet_experiment.py [--bags 200]
 
 The bags are replayed by one process; by a command for each, for its bytes; on a local Dask cluster
-of two workers; and on one of whose workers one is killed midway. Each worker has one thread. The
-table is that of docs/fleet.md.
+of two workers, with the settings of config/dask.yaml and without; and on one of which a worker is
+killed midway. Each worker has one thread. The table is that of docs/fleet.md.
 """
 
 from __future__ import annotations
@@ -25,13 +25,21 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+import dask
+import yaml
 from distributed import LocalCluster
 
 from efv2_ros.bags.demo_bag import DemoCamera, record
 
 ROOT = Path(__file__).resolve().parents[1]
-LONG, SHORT = 300, 12
+DASK = ROOT / "config" / "dask.yaml"
+"""Settings of Dask, as in docs/fleet.md."""
+
+LONG, SHORT = 300, 36
 """Images of each fiftieth bag, and of the others."""
+
+FLEETS = ("one", "dask", "untuned", "killed")
+"""Folders of the fleets' results."""
 
 
 def main() -> int:
@@ -67,13 +75,11 @@ class Experiment:
             print("one command a bag", flush=True)
             self.replay_each()
         with cluster() as started:
-            address = started.scheduler_address
-            self.timed("Dask, 2 workers", lambda: self.replay_fleet("dask", "--cluster", address))
+            self.replay_on("Dask, 2 workers", "dask", started)
+        with cluster(tuned=False) as started:
+            self.replay_on("Dask, 2 workers, without config/dask.yaml", "untuned", started)
         with cluster() as started, killing_one(started, self.folder / "killed") as killed:
-            self.timed(
-                "Dask, 2 workers, one killed midway",
-                lambda: self.replay_fleet("killed", "--cluster", started.scheduler_address),
-            )
+            self.replay_on("Dask, 2 workers, one killed midway", "killed", started)
         print(f"\n{self.options.bags} bags, {self.images:,} images, {os.cpu_count()} cores\n")
         print("| way | seconds | images a second | of one process |")
         print("| :-- | ---: | ---: | ---: |")
@@ -81,7 +87,7 @@ class Experiment:
             ratio = self.seconds[one] / seconds
             print(f"| {name} | {seconds:.1f} | {self.images / seconds:.0f} | {ratio:.2f}x |")
         reference = "one" if self.options.speed_only else "single"
-        others = {name: self.different(name, reference) for name in ("one", "dask", "killed")}
+        others = {name: self.different(name, reference) for name in FLEETS}
         print(f"\nbags whose results differ from those of `{reference}`: {others}")
         print(f"workers killed: {len(killed)}, with {killed} of {self.options.bags} bags done")
         return int(any(others.values()) or len(killed) != 1)
@@ -112,6 +118,11 @@ class Experiment:
             "bags", "--results", str(self.folder / name), "--chunk", str(self.options.chunk),
             *options,
         )  # fmt: skip
+
+    def replay_on(self, way: str, name: str, started: LocalCluster) -> None:
+        """Replay all bags on a cluster, and note how long it took."""
+        address = started.scheduler_address
+        self.timed(way, lambda: self.replay_fleet(name, "--cluster", address))
 
     def replay_each(self) -> None:
         """Replay each bag with a command of its own."""
@@ -146,13 +157,21 @@ class Experiment:
 
 
 @contextmanager
-def cluster() -> Iterator[LocalCluster]:
-    """Start a Dask cluster of two workers, each a process with one thread."""
+def cluster(*, tuned: bool = True) -> Iterator[LocalCluster]:
+    """Start a Dask cluster of two workers, each a process with one thread.
+
+    Args:
+        tuned: Whether with the settings of config/dask.yaml.
+    """
     folder = tempfile.mkdtemp(prefix="efv2_dask_")
+    own = yaml.safe_load(DASK.read_text(encoding="utf-8")) if tuned else {}
     try:
-        with LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=":0", local_directory=folder
-        ) as started:
+        with (
+            dask.config.set(dask.config.merge(dask.config.config, own)),
+            LocalCluster(
+                n_workers=2, threads_per_worker=1, dashboard_address=":0", local_directory=folder
+            ) as started,
+        ):
             yield started
     finally:
         shutil.rmtree(folder, ignore_errors=True)

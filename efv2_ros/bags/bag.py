@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path, PurePath, PurePosixPath
 from types import TracebackType
@@ -216,7 +216,6 @@ class Bag:
     # QoS in metadata.yaml differs from that in the file.
 
     def _open(self) -> None:
-        qos = _metadata_qos(self._metadata)
         for file in self._files():
             part = self._part(file)
             self._parts.append(part)
@@ -225,11 +224,25 @@ class Bag:
                 self.topics[topic.name] = replace(
                     known,
                     count=known.count + topic.count,
-                    qos=known.qos or topic.qos or qos.get(topic.name, ()),
+                    qos=known.qos or topic.qos or self._metadata_qos.get(topic.name, ()),
                 )
         if not self._parts or (self.problems and not self.topics):
             reasons = "; ".join(self.problems) or "it holds no storage file"
             raise BagError(f"nothing of {self.path} can be read: {reasons}")
+
+    @cached_property
+    def _metadata_qos(self) -> dict[str, tuple[Any, ...]]:
+        """The topics' QoS from metadata.yaml, for early storage files that do not hold it."""
+        from rosbags.rosbag2.metadata import parse_qos
+
+        try:
+            counts = self._metadata["topics_with_message_count"]
+            topics = [each["topic_metadata"] for each in counts]
+            return {
+                each["name"]: tuple(parse_qos(each["offered_qos_profiles"])) for each in topics
+            }
+        except Exception:  # only `efv2 play` needs it, and has defaults
+            return {}
 
     def _files(self) -> list[Path]:
         """List the storage files in the order in which they were recorded."""
@@ -377,17 +390,6 @@ def _listed_files(folder: Path, metadata: Mapping[str, Any]) -> list[Path]:
         return [folder / PurePosixPath(name).name for name in metadata["relative_file_paths"]]
     except (KeyError, TypeError):
         return []
-
-
-def _metadata_qos(metadata: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
-    """Read the topics' QoS from metadata.yaml; early storage files do not hold it."""
-    from rosbags.rosbag2.metadata import parse_qos
-
-    try:
-        topics = [each["topic_metadata"] for each in metadata["topics_with_message_count"]]
-        return {each["name"]: tuple(parse_qos(each["offered_qos_profiles"])) for each in topics}
-    except Exception:  # only `efv2 play` needs it, and has defaults
-        return {}
 
 
 def _read(

@@ -80,6 +80,8 @@ class _Loaded:
     """The classifiers of a job."""
 
     def __init__(self, job: Job) -> None:
+        # For images of a model's size, OpenCV's threads cost more than they save.
+        cv2.setNumThreads(1)
         with ExitStack() as stack:
             models = [
                 stack.enter_context(load_model(each, pipelined=True)) for each in job.requests

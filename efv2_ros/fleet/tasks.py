@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
+
 from efv2_ros.bags.bag import Bag, Span
 from efv2_ros.classify.classifier import Classifier
 from efv2_ros.classify.model import Model, find_model, load_model
@@ -177,6 +179,8 @@ def _digest(request: ModelRequest) -> str:
 
 
 def _load(key: _ModelKey) -> Model:
+    # For images of a model's size, OpenCV's threads cost more than they save.
+    cv2.setNumThreads(1)
     return load_model(key.request, pipelined=True)
 
 

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 import worker_tasks
+import yaml
 from dask_cluster import dask_cluster
 
 from efv2_ros.workers.cluster import DaskWorkers
 from efv2_ros.workers.errors import WorkerDiedError, WorkersError
 from efv2_ros.workers.processes import LocalWorkers
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +137,25 @@ def test_a_cluster_survives_the_death_of_a_worker(tmp_path):
         assert len(results) == 21
         assert dict(results) == {"dies": "lived", **{tag: 2 * tag for tag in range(20)}}
         assert sorted(each.poll() is None for each in cluster.workers) == [False, True]
+
+
+def leaves(settings, path=()):
+    """List the dotted names of the values in nested dictionaries."""
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from leaves(value, (*path, key))
+        else:
+            yield ".".join((*path, key))
+
+
+def test_dask_knows_the_settings_that_come_with_the_package():
+    import dask
+
+    own = yaml.safe_load((ROOT / "config/dask.yaml").read_text())
+    names = [each for each in leaves(own) if "environ" not in each]
+    assert len(names) == 4
+    for each in names:
+        dask.config.get(each)
 
 
 def test_no_scheduler():
