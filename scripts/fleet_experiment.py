@@ -3,9 +3,9 @@
 
 usage: scripts/env -- python scripts/fleet_experiment.py [--bags 200]
 
-The bags are replayed by one process; by a command for each, for its bytes; on a local Dask cluster
-of two workers; on one of which a worker is killed midway; and on one without the settings of
-config/dask.yaml. Each worker has one thread. The table is that of docs/fleet.md.
+The bags are replayed by one process; by a command for each, for its bytes; by two processes; on a
+local Dask cluster of two workers; on one of which a worker is killed midway; and on one without
+the settings of config/dask.yaml. Each worker has one thread. The table is that of docs/fleet.md.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ DASK = ROOT / "config" / "dask.yaml"
 LONG, SHORT = 300, 36
 """Images of each fiftieth bag, and of the others."""
 
-FLEETS = ("one", "dask", "killed", "untuned")
+FLEETS = ("one", "two", "dask", "killed", "untuned")
 """Folders of the fleets' results."""
 
 
@@ -74,6 +74,7 @@ class Experiment:
         if not self.options.speed_only:
             print("one command a bag", flush=True)
             self.replay_each()
+        self.timed("2 processes", lambda: self.replay_fleet("two", "--workers", "2"))
         with cluster() as started:
             self.replay_on("Dask, 2 workers", "dask", started)
         with cluster() as started, killing_one(started, self.folder / "killed") as killed:
