@@ -12,7 +12,7 @@ from vision_msgs.msg import (  # noqa: E402
     VisionInfo,
 )
 
-pytestmark = [pytest.mark.e2e, pytest.mark.numpy2]
+pytestmark = [pytest.mark.e2e, pytest.mark.distros, pytest.mark.numpy2]
 
 # RIHS01 hashes of the official vision_msgs 4.1.1.
 HASHES = {

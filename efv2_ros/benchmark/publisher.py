@@ -138,6 +138,7 @@ def publish_steadily(
 def main(topic: str, camera: Camera) -> None:
     """Publish until standard input ends, then print what was published."""
     import rclpy
+    from rclpy.duration import Duration
     from rclpy.qos import QoSProfile, ReliabilityPolicy
     from rclpy.serialization import serialize_message
     from sensor_msgs.msg import Image
@@ -162,6 +163,7 @@ def main(topic: str, camera: Camera) -> None:
         if ended.wait(0.01) or time.monotonic() > end:
             sys.exit(f"nobody subscribes to {topic}")
     print(json.dumps(publish_steadily(publisher.publish, image, camera.rate, ended)))
+    publisher.wait_for_all_acked(Duration(seconds=1))  # at once where it is not reliable
     node.destroy_node()
     rclpy.try_shutdown()
 

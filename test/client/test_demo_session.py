@@ -10,7 +10,7 @@ pytest.importorskip("rclpy")
 
 from efv2_ros.client import demo
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.distros]
 
 
 def test_every_photo_has_its_result(tmp_path, photos):

@@ -128,6 +128,7 @@ def test_a_status_is_that_of_its_classifier():
 # A running classifier
 
 
+@pytest.mark.distros
 @pytest.mark.e2e
 def test_a_listener_keeps_what_a_classifier_says(tmp_path, photos):
     model = str(projection(tmp_path / "model.onnx"))
@@ -179,6 +180,7 @@ def test_a_node_with_other_parameters_of_these_names_is_no_classifier(spinner):
     assert request_view_options(spinner, "/a") is None
 
 
+@pytest.mark.distros
 @pytest.mark.e2e
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_wait_for_a_classifier_and_the_classifier(tmp_path, number):

@@ -308,6 +308,7 @@ def scores(result):
     return tuple(each.score for each in result.results)
 
 
+@pytest.mark.distros
 @pytest.mark.e2e
 @pytest.mark.parametrize("subscription", ["serialized", "typed"])
 @pytest.mark.parametrize("transport", HBM)
@@ -333,6 +334,7 @@ def test_the_node_takes_shared_memory_images(start, model, transport, subscripti
     assert len(answers) == 3
 
 
+@pytest.mark.distros
 @pytest.mark.e2e
 @pytest.mark.parametrize("transport", ["raw", "compressed"])
 def test_the_typed_subscription_says_the_same(start, model, photos, transport):
@@ -355,6 +357,7 @@ def test_the_typed_subscription_says_the_same(start, model, photos, transport):
     assert len({scores(result) for result in results[0]}) == 3
 
 
+@pytest.mark.distros
 @pytest.mark.e2e
 def test_broken_messages_among_good_ones(start, model):
     process, talker = start({"model_path": model, "queue_policy": "all"})
@@ -376,6 +379,7 @@ def test_a_type_that_is_not_installed_is_named(monkeypatch):
         TRANSPORTS["hbmem_1080p"].message_type()
 
 
+@pytest.mark.distros
 @pytest.mark.e2e
 def test_a_node_without_the_type_says_so_and_stays(start, model, tmp_path, monkeypatch):
     """As on a laptop, where hbm_img_msgs is not installed."""
@@ -401,6 +405,7 @@ def test_the_frame_id_is_for_messages_without_a_header_alone():
     ]
 
 
+@pytest.mark.distros
 @pytest.mark.e2e
 def test_a_topic_of_shared_memory_images_is_recognised(start, model):
     process, talker = start({"model_path": model}, message_type=HbmMsg1080P, wait=False)

@@ -23,7 +23,7 @@ from efv2_ros.node import conversions
 from efv2_ros.vision.frame import Frame
 from efv2_ros.vision.nv12 import Roi
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.distros]
 
 CAMERAS = ("left", "right")
 

@@ -116,6 +116,7 @@ def folder(tmp_path):
     return tmp_path
 
 
+@pytest.mark.distros
 @pytest.mark.e2e
 def test_every_photo_arrives_once_and_in_order(node, folder):
     publisher = Publisher(node, folder, loop=False, wait_for_subscribers=1, frame_id="front")
@@ -133,6 +134,7 @@ def test_every_photo_arrives_once_and_in_order(node, folder):
     assert "notes.txt" not in output
 
 
+@pytest.mark.distros
 @pytest.mark.e2e
 def test_it_loops_until_interrupted_and_warns_once(node, folder):
     publisher = Publisher(node, folder, qos=qos_profile_sensor_data)
@@ -188,6 +190,7 @@ def test_what_cannot_work_is_refused(ros, folder, parameters, words):
         ImagePublisher(parameter_overrides=overrides(**{"path": str(folder), **parameters}))
 
 
+@pytest.mark.distros
 @pytest.mark.e2e
 @pytest.mark.parametrize("files", [{}, {"only.jpg": b"no picture"}])
 def test_a_folder_without_a_readable_photo_ends_it_with_one_sentence(tmp_path, files):

@@ -24,7 +24,7 @@ from efv2_ros.classify.model import load_model
 from efv2_ros.classify.options import ModelRequest
 from efv2_ros.node import conversions
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.distros]
 
 FILES = "efficientformerv2_{}_deploy.onnx"
 

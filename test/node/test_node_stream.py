@@ -33,7 +33,7 @@ from efv2_ros.pictures.annotate import BgrConverter
 from efv2_ros.pictures.overlay import overlay
 from efv2_ros.pictures.photo import read_photo
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.distros]
 
 
 @pytest.fixture

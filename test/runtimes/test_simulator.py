@@ -250,7 +250,7 @@ def test_close_ends_an_inference(open_model):
     runtime.close()
     caller.join(1.0)
     assert str(errors[0]) == "the model is closed"
-    assert not members(process)
+    wait_until(lambda: not members(process))
 
 
 def test_interrupting_an_inference_takes_no_answer_for_anothers(open_model, monkeypatch):

@@ -14,6 +14,10 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 SOON = 30.0  # seconds: only reached when something is broken
 
 
+class PageLeft(Exception):
+    """The page was left for another one before it could answer."""
+
+
 class Browser:
     """One page in a browser of its own; a context manager that ends it.
 
@@ -80,11 +84,17 @@ class Browser:
         """Wait until a JavaScript expression is true; `between` is called again and again."""
         expression = f"document.readyState === 'complete' && ({expression})"
         end = time.monotonic() + SOON
-        while not self.evaluate(expression):
+        while not self._is_true(expression):
             assert time.monotonic() < end, (
                 f"{expression}\n{self.evaluate('document.body.innerText')}\n{self.troubles}"
             )
             between()
+
+    def _is_true(self, expression):
+        try:
+            return self.evaluate(expression)
+        except PageLeft:
+            return False
 
     async def _connect(self):
         file = self._folder / "DevToolsActivePort"
@@ -104,6 +114,8 @@ class Browser:
         async for message in self._socket:
             answer = json.loads(message.data)
             if answer.get("id") == number:
+                if "navigated" in answer.get("error", {}).get("message", ""):
+                    raise PageLeft(answer)
                 assert "error" not in answer, answer
                 return answer["result"]
             self._note(answer)
