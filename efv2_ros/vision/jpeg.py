@@ -2,7 +2,8 @@
 
 A progressive JPEG sends its coefficients in many scans, and libjpeg visits the whole picture for
 each: a scan of a few bytes costs milliseconds, and nothing limits their number. So the scans are
-counted against the picture's size. Segments are those of ITU-T T.81, annex B.
+counted against the picture's size, and must come in the order of the format. Segments are those of
+ITU-T T.81, annex B; the order of scans is that of annex G.1.1.1.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ take some hundred segments of 64 kB."""
 _BLOCK = 64
 """Coefficients of a block, which is 8x8 samples."""
 
+_UNSENT = -1
+
 _SCAN_VISITS = 8
 _RESTART_VISITS = 32
 """What a scan costs for each block, and a restart, in visits of a coefficient.
@@ -82,12 +85,15 @@ class _Frame(NamedTuple):
         height: In pixels.
         is_progressive: Whether it is coded progressively.
         blocks: Blocks of each component by its identifier.
+        sent: For each coefficient of a component, by its identifier, how many low bits the
+            scans so far leave out; `_UNSENT` before the first one.
     """
 
     width: int
     height: int
     is_progressive: bool
     blocks: Mapping[int, int]
+    sent: Mapping[int, list[int]]
 
     @property
     def all_blocks(self) -> int:
@@ -224,7 +230,8 @@ def _read_frame(marker: int, content: memoryview) -> _Frame:
         name: -(-width * each.across // across) * -(-height * each.down // down)
         for name, each in components.items()
     }
-    return _Frame(width, height, marker == _SOF2, blocks)
+    sent = {name: [_UNSENT] * _BLOCK for name in components}
+    return _Frame(width, height, marker == _SOF2, blocks, sent)
 
 
 def _read_scan(content: memoryview, frame: _Frame, restart_interval: int) -> _Scan:
@@ -237,14 +244,31 @@ def _read_scan(content: memoryview, frame: _Frame, restart_interval: int) -> _Sc
     first, last, approximation = content[-3:]
     blocks = sum(frame.blocks[name] for name in names)
     visits = _SCAN_VISITS
-    if frame.is_progressive and approximation >> 4:
-        visits += max(0, last - first + 1)
+    if frame.is_progressive:
+        for name in names:
+            _note_scan(frame.sent[name], first, last, approximation)
+        if approximation >> 4:
+            visits += last - first + 1
     if restart_interval:
         visits += _RESTART_VISITS // restart_interval
     codes = 2
     if frame.is_progressive:
         codes = int(first == 0)  # one code of AC coefficients may end thousands of blocks
     return _Scan(count, visits * blocks, codes * blocks)
+
+
+def _note_scan(sent: list[int], first: int, last: int, approximation: int) -> None:
+    """Enter in `sent` what a scan sends of a component, if it may do so now.
+
+    The DC coefficient comes first, so that no scan can do with fewer bits than there are blocks;
+    and a scan that refines coefficients goes on from where the one before stopped.
+    """
+    if not first <= last < _BLOCK or (first and sent[0] == _UNSENT):
+        raise _broken("a scan sends coefficients that it cannot have")
+    before, after = approximation >> 4, approximation & 15
+    if any(max(bits, 0) != before for bits in sent[first : last + 1]):
+        raise _broken("its scans do not follow each other")
+    sent[first : last + 1] = [after] * (last + 1 - first)
 
 
 def _too_little(size: int, frame: _Frame | None) -> FrameError:

@@ -76,13 +76,14 @@ Encoders write data chunks of 8 kB and more.
 _CHUNK = struct.Struct(">I4s")
 _IHDR = struct.Struct(">IIBBBBB")
 _CRC_BYTES = 4
+_CHECKSUM_BYTES = 4
 
 
 def read_png(data: NDArray[np.uint8], max_pixels: int) -> FileHeader:
     """Walk the chunks of a PNG file and return its size and the chunks to decode.
 
-    Checksums and the compressed data are left to the decoder, which notices what is wrong with
-    them before it has spent more than the declared size is worth.
+    Checksums and the compressed data are left to `decodable` and the decoder, which notice what
+    is wrong with them before they have spent more than the declared size is worth.
 
     Args:
         data: The whole file, uint8, 1-D; begins with `SIGNATURE`.
@@ -140,22 +141,24 @@ def decodable(data: NDArray[np.uint8], png: PngData) -> NDArray[np.uint8]:
         png: What `read_png` found in it.
 
     Raises:
-        FrameError: `decode` if the data hold more than the picture or cannot be inflated.
+        FrameError: `decode` if the data hold more than the picture, are damaged or cut off.
     """
-    pixels = data[png.start : png.end]
-    if pixels.size > _UNCHECKED_BYTES:
-        pixels = _inflated(pixels, png.inflated_bytes)
-    before, after = ([data[start:end] for start, end in each] for each in (png.before, png.after))
-    return np.concatenate([*before, pixels, *after])
+    view = data.data
+    chunks = view[png.start : png.end]
+    checked = len(chunks) > _UNCHECKED_BYTES
+    pixels = _inflated(chunks, png.inflated_bytes) if checked else [chunks]
+    before, after = ([view[start:end] for start, end in each] for each in (png.before, png.after))
+    return np.frombuffer(b"".join([*before, *pixels, *after]), np.uint8)
 
 
-def _inflated(chunks: NDArray[np.uint8], inflated_bytes: int) -> NDArray[np.uint8]:
+def _inflated(chunks: memoryview, inflated_bytes: int) -> list[bytes | memoryview]:
     """Inflate data chunks; return them, or if small enough one chunk of what was inflated."""
-    compressed = memoryview(b"".join(_contents(chunks.data)))
-    inflate = zlib.decompressobj(-zlib.MAX_WBITS)  # no header or checksum: libpng forgives both
+    compressed = memoryview(b"".join(_contents(chunks)))
+    inflate = zlib.decompressobj(-zlib.MAX_WBITS)  # no header or checksum: libpng reads those
     keep = inflated_bytes <= _KEPT_BYTES
     pieces = []
     left = inflated_bytes
+    end = len(compressed)
     try:
         for start in range(_ZLIB_HEADER_BYTES, len(compressed), _PIECE_BYTES):
             piece = inflate.decompress(compressed[start : start + _PIECE_BYTES], left + 1)
@@ -165,36 +168,52 @@ def _inflated(chunks: NDArray[np.uint8], inflated_bytes: int) -> NDArray[np.uint
             if keep:
                 pieces.append(piece)
             if inflate.eof:
+                end = min(start + _PIECE_BYTES, end) - len(inflate.unused_data)
                 break
+        else:
+            raise _broken("its data end too early")
     except zlib.error as error:
         raise _broken(f"its data cannot be inflated ({error})") from error
-    return np.frombuffer(_stored_chunk(pieces), np.uint8) if keep else chunks
+    checksum = compressed[end : end + _CHECKSUM_BYTES]
+    return _stored_chunk(pieces, checksum) if keep else [chunks]
 
 
-def _stored_chunk(pieces: Iterable[bytes]) -> bytes:
-    """Return a data chunk with the pieces, uncompressed (RFC 1950; RFC 1951, 3.2.4)."""
-    checksum = 1
+def _stored_chunk(pieces: Iterable[bytes], checksum: memoryview) -> list[bytes | memoryview]:
+    """Return the parts of a data chunk with the pieces, uncompressed, and their checksum.
+
+    The decoder holds the checksum, that of the compressed data, against the pieces. The layout is
+    that of RFC 1950, and RFC 1951, 3.2.4.
+    """
     parts: list[bytes | memoryview] = [b"IDAT", _ZLIB_HEADER]
     for piece in pieces:
-        checksum = zlib.adler32(piece, checksum)
         view = memoryview(piece)
         for start in range(0, len(piece), _STORED_BYTES):
             block = view[start : start + _STORED_BYTES]
             parts += [_STORED.pack(0, len(block), len(block) ^ 0xFFFF), block]
-    parts += [_STORED.pack(1, 0, 0xFFFF), checksum.to_bytes(4, "big")]
-    content = b"".join(parts)
-    length = len(content) - len(b"IDAT")
-    return b"".join([length.to_bytes(4, "big"), content, zlib.crc32(content).to_bytes(4, "big")])
+    parts += [_STORED.pack(1, 0, 0xFFFF), checksum]
+    length = sum(map(len, parts)) - len(b"IDAT")
+    return [length.to_bytes(4, "big"), *parts, _crc(parts)]
+
+
+def _crc(parts: Iterable[bytes | memoryview]) -> bytes:
+    """Return the checksum of a chunk's kind and content, which follow each other in parts."""
+    crc = 0
+    for part in parts:
+        crc = zlib.crc32(part, crc)
+    return crc.to_bytes(_CRC_BYTES, "big")
 
 
 def _contents(view: memoryview) -> Iterator[memoryview]:
-    """Iterate over what chunks hold that follow each other."""
+    """Iterate over what chunks hold that follow each other, once their checksums are right."""
     position = 0
     while position < len(view):
         length, _ = _CHUNK.unpack_from(view, position)
         start = position + _CHUNK.size
-        yield view[start : start + length]
-        position = start + length + _CRC_BYTES
+        end = start + length
+        if _crc([view[start - len(b"IDAT") : end]]) != view[end : end + _CRC_BYTES]:
+            raise _broken("a checksum of its data is wrong")
+        yield view[start:end]
+        position = end + _CRC_BYTES
 
 
 def _chunk(view: memoryview, position: int) -> tuple[bytes, int, int]:

@@ -124,8 +124,12 @@ def with_size(data, width, height):
     return bytes(changed)
 
 
+REFINING = bytes([0x0D, *(left_out << 4 | left_out - 1 for left_out in range(13, 0, -1))])
+"""Ah and Al of scans that each send another bit of the same coefficients."""
+
+
 def scans(
-    width, height, count, *, components=3, approximation=0x10, restart=0, last=63, sof=0xC2,
+    width, height, count, *, components=3, refining=True, means=True, restart=0, last=63, sof=0xC2,
     precision=8,
 ):  # fmt: skip
     """A progressive JPEG of grey, whose scans all go over all coefficients and change nothing.
@@ -135,7 +139,8 @@ def scans(
         height: In pixels.
         count: Scans after the first.
         components: 1 to 4.
-        approximation: The scans' Ah and Al; with Ah, libjpeg visits each coefficient.
+        refining: Whether most scans refine what others sent: libjpeg visits each coefficient.
+        means: Whether the first scan, of the DC coefficients, is there.
         restart: MCUs between restarts.
         last: Last coefficient of the scans.
         sof: Marker of the frame header.
@@ -160,10 +165,12 @@ def scans(
         # AC: 00 ends at least 16384 blocks, 01 is a single coefficient.
         segment(0xC4, b"\x10" + bytes([0, 2] + [0] * 14) + b"\xe0\x01"),
         segment(0xDD, struct.pack(">H", restart)),
-        scan(names, 0, 0, 0x0D),
-        bytes(-(-blocks * components // 8)),
     ]
+    if means:
+        parts += [scan(names, 0, 0, 0x0D), bytes(-(-blocks * components // 8))]
     for number in range(count):
+        turn = number // components
+        approximation = REFINING[turn] if refining and turn < len(REFINING) else 0
         parts += [scan([names[number % components]], 1, last, approximation)]
         parts += [bytes(2 * -(-blocks // 16384))]
     return b"".join([*parts, b"\xff\xd9"])
@@ -203,13 +210,18 @@ TRAPS = {
     "jpeg: thousands of scans": lambda: scans(1920, 1080, 1000),
     "jpeg: scans of a large image": lambda: scans(5000, 5000, 30),
     "jpeg: scans of a tiny image": lambda: scans(8, 8, 100_000),
-    "jpeg: restarts": lambda: scans(1920, 1080, 300, approximation=0, restart=1),
+    "jpeg: restarts": lambda: scans(1920, 1080, 300, refining=False, restart=1),
     "jpeg: no data for its size": lambda: with_size(jpeg(), 5000, 5000),
     "jpeg: no data for its size, in scans": lambda: with_size(
         jpeg(64, 48, cv2.IMWRITE_JPEG_PROGRESSIVE, 1), 5000, 5000
     ),
     "jpeg: no data for its size, and comments": lambda: with_size(
         scans(640, 480, 3)[:-2] + segment(0xFE, bytes(60_000)) * 9 + b"\xff\xd9", 5000, 5000
+    ),
+    "jpeg: scans without means, and comments": lambda: with_size(
+        scans(640, 480, 3, means=False)[:-2] + segment(0xFE, bytes(60_000)) * 9 + b"\xff\xd9",
+        5000,
+        5000,
     ),
     "jpeg: EXIF": exif_bomb_jpeg,
     "jpeg: EXIF many times": lambda: exif_bomb_jpeg(50),
