@@ -41,6 +41,7 @@ class FileHeader(NamedTuple):
         width: Columns, in pixels.
         height: Rows, in pixels.
         may_be_turned: Whether a JPEG has an APP1 segment, in which EXIF stores the orientation.
+        is_progressive: Whether a JPEG is coded progressively.
         png: Where a PNG has its picture; None for JPEG.
     """
 
@@ -48,6 +49,7 @@ class FileHeader(NamedTuple):
     width: int
     height: int
     may_be_turned: bool = False
+    is_progressive: bool = False
     png: PngData | None = None
 
 

@@ -187,7 +187,7 @@ def read_jpeg(data: NDArray[np.uint8], max_pixels: int) -> FileHeader:
     # never contain the end marker; some cameras pad the buffer after it.
     if not first_scan or not _contains(data, _END, first_scan):
         raise cut_off(len(view))
-    return FileHeader(True, frame.width, frame.height, may_be_turned)
+    return FileHeader(True, frame.width, frame.height, may_be_turned, frame.is_progressive)
 
 
 def _after_marker(view: memoryview, start: int) -> int | None:

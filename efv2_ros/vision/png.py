@@ -41,8 +41,8 @@ _PALETTE_BYTES = 3 * 256
 _MAX_INFLATION = 1032
 """Bytes that one byte of deflated data can become: 258 for each 2 bits (RFC 1951, 3.2.5)."""
 
-_UNCHECKED_BYTES = 8 << 10
-"""Bytes of data chunks that may inflate to whatever they can: at most 8 MB, which take 20 ms."""
+_UNCHECKED_BYTES = 8 << 20
+"""Bytes behind the picture that data chunks may inflate to, if they can; they take 20 ms."""
 
 _KEPT_BYTES = 32 << 20
 """Pictures of more bytes are inflated twice, to save memory."""
@@ -133,7 +133,7 @@ def decodable(data: NDArray[np.uint8], png: PngData) -> NDArray[np.uint8]:
     """Return a PNG file with the same picture that costs the decoder no more than the picture.
 
     It has only the chunks that make up the picture. Behind the picture's last row, libpng inflates
-    what else the data chunks hold, which can be a thousand times their size. Where that could be
+    what else the data chunks hold, which can be a thousand times their size. Where that can be
     much, they are inflated here, which stops in time, and passed on without compression.
 
     Args:
@@ -145,8 +145,9 @@ def decodable(data: NDArray[np.uint8], png: PngData) -> NDArray[np.uint8]:
     """
     view = data.data
     chunks = view[png.start : png.end]
-    checked = len(chunks) > _UNCHECKED_BYTES
-    pixels = _inflated(chunks, png.inflated_bytes) if checked else [chunks]
+    most_behind = len(chunks) * _MAX_INFLATION - png.inflated_bytes
+    is_small = most_behind <= _UNCHECKED_BYTES
+    pixels = [chunks] if is_small else _inflated(chunks, png.inflated_bytes)
     before, after = ([view[start:end] for start, end in each] for each in (png.before, png.after))
     return np.frombuffer(b"".join([*before, *pixels, *after]), np.uint8)
 

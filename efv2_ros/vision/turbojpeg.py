@@ -28,6 +28,9 @@ _GREY = 3
 _YUV_SPACES = (1, 2)
 """Colour spaces (TJCS) that are decoded: YCbCr and grey."""
 
+_STOP_ON_WARNING = 8192
+"""TJFLAG_STOPONWARNING; libraries that do not know it ignore it."""
+
 _HARMLESS = b"extraneous bytes before marker 0xd9"
 """libjpeg's warning about padding between the picture and the end marker, which many USB cameras
 write; the picture is complete."""
@@ -154,12 +157,14 @@ class JpegDecoder:
         if self._buffers is None or self._buffers.of != (width, height, subsampling):
             self._buffers = _Buffers(width, height, subsampling)
         buffers = self._buffers
-        # No flags: with TJFLAG_FASTDCT the chroma of reduced 4:2:0 would come out wrong.
+        # A progressive picture shows nothing before its last scan, so that going on after damage
+        # is lost time. Not TJFLAG_FASTDCT: the chroma of reduced 4:2:0 would come out wrong.
+        flags = _STOP_ON_WARNING if header.is_progressive else 0
         failed = library.tjDecompressToYUVPlanes(
-            *jpeg, buffers.pointers, width, buffers.strides, height, 0
+            *jpeg, buffers.pointers, width, buffers.strides, height, flags
         )
         # tjGetErrorCode is no help: it still says "warning" after a later error.
-        if failed and _HARMLESS not in library.tjGetErrorStr2(self._handle):
+        if failed and (flags or _HARMLESS not in library.tjGetErrorStr2(self._handle)):
             self._give_up()
             return None
         return YuvPicture(buffers.planes, _SHARED[subsampling])

@@ -249,6 +249,20 @@ def test_a_broken_file_leaves_nothing_behind():
         assert all(map(np.array_equal, before, after))
 
 
+def test_a_damaged_progressive_file_is_given_up_at_once():
+    """OpenCV decodes it: it should cost that once. So the planes keep the picture before it."""
+    parameters = [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]
+    data = cv2.imencode(".jpg", reference.picture(320, 240), parameters)[1].reshape(-1)
+    decoder = JpegDecoder()
+    planes = decoded(data, decoder=decoder).planes
+    before = [plane.copy() for plane in planes]
+    first = data.tobytes().index(b"\xff\xda")
+    damaged = np.delete(data, slice(first + 60, first + 120))
+    assert decoded(damaged, decoder=decoder) is None
+    assert all(map(np.array_equal, planes, before))
+    assert Nv12Converter().convert(frame_of(damaged)).any()
+
+
 def test_stuffing_before_the_end_marker_is_harmless():
     """As many USB cameras' frames have it: libjpeg warns, and the picture is whole."""
     stuffed = np.frombuffer(GOOD[:-2] + bytes(7) + GOOD[-2:], np.uint8)
