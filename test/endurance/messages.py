@@ -95,12 +95,15 @@ def _failures(result: dict[str, Any], seed: int) -> list[str]:
 def _figures(results: list[dict[str, Any]]) -> dict[str, str]:
     outcomes = sum((Counter(each["outcomes"]) for each in results), Counter())
     slowest = max((each["slowest"] for each in results), key=lambda each: each["cpu_ms"])
+    beside = (
+        f", the costliest good one {slowest['valid_ms']:.0f} ms" if slowest["valid_ms"] else ""
+    )
     classified = outcomes.pop("classified", 0)
     return {
         "good messages between": f"{sum(each['good'] for each in results):,}",
         "still a picture": f"{classified:,}",
         **{f"fault {fault}": f"{count:,}" for fault, count in sorted(outcomes.items())},
-        "slowest": f"{slowest['cpu_ms']:.0f} ms of CPU time ({slowest['kind']})",
+        "slowest": f"{slowest['cpu_ms']:.0f} ms of CPU time ({slowest['kind']}){beside}",
         "peak memory": f"{max(each['peak_mb'] for each in results):.0f} MB",
         "more than good messages need": f"{max(each['growth_mb'] for each in results):.0f} MB",
     }
