@@ -216,16 +216,17 @@ def test_images_arrive_over_dds_as_they_were_published(ros):
     begin = time.time_ns()
     node.create_subscription(Image, "/benchmark_camera_test", images.append, QoSProfile(depth=500))
     # Larger than the shared memory that Fast DDS has of its own accord.
-    camera = Camera(100.0, width=960, height=544, reliable=True)
+    # So slow that DDS need not replace any of the five that it keeps, on a busy machine either.
+    camera = Camera(10.0, width=960, height=544, reliable=True)
     with CameraProcess(camera, "/benchmark_camera_test") as process:
         end = time.monotonic() + 30
-        while len(images) < 30 and time.monotonic() < end:
+        while len(images) < 15 and time.monotonic() < end:
             ros.spin_once(node, timeout_sec=0.1)
         published = process.stop()
     while len(images) < published.frames and time.monotonic() < end:
         ros.spin_once(node, timeout_sec=0.1)
     node.destroy_node()
-    assert len(images) == published.frames >= 30
+    assert len(images) == published.frames >= 15
     stamps = [each.header.stamp.sec * 10**9 + each.header.stamp.nanosec for each in images]
     assert begin < stamps[0]
     assert (np.diff(stamps) > 0).all()
