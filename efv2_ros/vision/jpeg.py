@@ -51,6 +51,7 @@ _BLOCK = 64
 """Coefficients of a block, which is 8x8 samples."""
 
 _UNSENT = -1
+"""Of a coefficient that no scan has sent; of others, `sent` has how many low bits are left out."""
 
 _SCAN_VISITS = 8
 _RESTART_VISITS = 32
@@ -85,15 +86,12 @@ class _Frame(NamedTuple):
         height: In pixels.
         is_progressive: Whether it is coded progressively.
         blocks: Blocks of each component by its identifier.
-        sent: For each coefficient of a component, by its identifier, how many low bits the
-            scans so far leave out; `_UNSENT` before the first one.
     """
 
     width: int
     height: int
     is_progressive: bool
     blocks: Mapping[int, int]
-    sent: Mapping[int, list[int]]
 
     @property
     def all_blocks(self) -> int:
@@ -133,6 +131,7 @@ def read_jpeg(data: NDArray[np.uint8], max_pixels: int) -> FileHeader:
     """
     view = data.data
     frame: _Frame | None = None
+    sent: dict[int, list[int]] = {}
     first_scan = 0
     may_be_turned = False
     exif_budget = MAX_EXIF_COPIES
@@ -161,13 +160,14 @@ def read_jpeg(data: NDArray[np.uint8], max_pixels: int) -> FileHeader:
                 raise _broken("it has two frame headers")
             frame = _read_frame(marker, content)
             require_size(frame.width, frame.height, max_pixels)
+            sent = {name: [_UNSENT] * _BLOCK for name in frame.blocks}
             visits_left = _MAX_VISITS * _BLOCK * frame.all_blocks
         elif marker == _DRI and len(content) == 2:
             restart_interval = int.from_bytes(content, "big")
         elif marker == _SOS:
             if frame is None:
                 raise _broken("it has no frame header")
-            scan = _read_scan(content, frame, restart_interval)
+            scan = _read_scan(content, frame, sent, restart_interval)
             visits_left -= scan.visits
             if visits_left < 0:
                 raise _broken("its scans visit the picture too often")
@@ -230,11 +230,13 @@ def _read_frame(marker: int, content: memoryview) -> _Frame:
         name: -(-width * each.across // across) * -(-height * each.down // down)
         for name, each in components.items()
     }
-    sent = {name: [_UNSENT] * _BLOCK for name in components}
-    return _Frame(width, height, marker == _SOF2, blocks, sent)
+    return _Frame(width, height, marker == _SOF2, blocks)
 
 
-def _read_scan(content: memoryview, frame: _Frame, restart_interval: int) -> _Scan:
+def _read_scan(
+    content: memoryview, frame: _Frame, sent: Mapping[int, list[int]], restart_interval: int
+) -> _Scan:
+    """Read a scan header; enter in `sent`, by component, what the scan sends."""
     count = content[0] if content else 0
     if not 1 <= count <= 4 or len(content) != 4 + 2 * count:
         raise _broken("a scan header has a wrong length")
@@ -246,7 +248,7 @@ def _read_scan(content: memoryview, frame: _Frame, restart_interval: int) -> _Sc
     visits = _SCAN_VISITS
     if frame.is_progressive:
         for name in names:
-            _note_scan(frame.sent[name], first, last, approximation)
+            _note_scan(sent[name], first, last, approximation)
         if approximation >> 4:
             visits += last - first + 1
     if restart_interval:
@@ -258,7 +260,7 @@ def _read_scan(content: memoryview, frame: _Frame, restart_interval: int) -> _Sc
 
 
 def _note_scan(sent: list[int], first: int, last: int, approximation: int) -> None:
-    """Enter in `sent` what a scan sends of a component, if it may do so now.
+    """Enter in `sent`, of each coefficient, what a scan sends of a component, if it may do so now.
 
     The DC coefficient comes first, so that no scan can do with fewer bits than there are blocks;
     and a scan that refines coefficients goes on from where the one before stopped.

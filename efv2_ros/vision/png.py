@@ -146,8 +146,8 @@ def decodable(data: NDArray[np.uint8], png: PngData) -> NDArray[np.uint8]:
     view = data.data
     chunks = view[png.start : png.end]
     most_behind = len(chunks) * _MAX_INFLATION - png.inflated_bytes
-    is_small = most_behind <= _UNCHECKED_BYTES
-    pixels = [chunks] if is_small else _inflated(chunks, png.inflated_bytes)
+    is_checked = most_behind > _UNCHECKED_BYTES
+    pixels = _inflated(chunks, png.inflated_bytes) if is_checked else [chunks]
     before, after = ([view[start:end] for start, end in each] for each in (png.before, png.after))
     return np.frombuffer(b"".join([*before, *pixels, *after]), np.uint8)
 
@@ -155,7 +155,7 @@ def decodable(data: NDArray[np.uint8], png: PngData) -> NDArray[np.uint8]:
 def _inflated(chunks: memoryview, inflated_bytes: int) -> list[bytes | memoryview]:
     """Inflate data chunks; return them, or if small enough one chunk of what was inflated."""
     compressed = memoryview(b"".join(_contents(chunks)))
-    inflate = zlib.decompressobj(-zlib.MAX_WBITS)  # no header or checksum: libpng reads those
+    inflate = zlib.decompressobj(-zlib.MAX_WBITS)  # the decoder will check the checksum
     keep = inflated_bytes <= _KEPT_BYTES
     pieces = []
     left = inflated_bytes
